@@ -1,0 +1,1 @@
+"""Judgement: pure functions and modules from samples to numbers, and the readers of data sets."""

@@ -1,0 +1,1 @@
+"""Make-believe: stands in for the hospital. Imports `stream.wire` and the readers in `model.datasets`."""

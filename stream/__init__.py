@@ -1,0 +1,1 @@
+"""Movement: time, transport, rings, batching, alarms, journal, buses and views. Imports `model`."""

@@ -1,0 +1,503 @@
+"""The wire: every message that crosses a socket, and the limits it must keep.
+
+A frame is one msgpack map. `t` names its type, `v` the version of the wire; the other keys are
+the fields of the class of that type. A ZeroMQ message carries one or more frames, so a source of
+a thousand beds pays for one message and not for a thousand. `docs/wire.md` says the same for
+somebody who writes a producer or a subscriber in another language.
+
+    >>> frame = encode(Probe(id=1, sent_ns=5))
+    >>> decode(frame)
+    Probe(id=1, sent_ns=5, v=1)
+
+Nothing is ever unpickled, and no limit is found out by allocating: the size of a frame is
+compared first, and a length that a frame declares is compared with the bytes that are there.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta, Struct
+
+VERSION = 1
+MAX_FRAME_BYTES = 4 << 20
+MAX_SIGNALS = 16
+MAX_SAMPLES = 20_000
+MIN_RATE_HZ, MAX_RATE_HZ = 50.0, 2000.0
+MISSING = -32768  # the int16 that stands for a sample that is not there
+
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Meta(max_length=1000)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Rate = Annotated[float, Meta(ge=MIN_RATE_HZ, le=MAX_RATE_HZ)]
+
+
+class WireError(ValueError):
+    """A frame that is refused. `cause` is the counter it goes under: size, garbage, version or field."""
+
+    def __init__(self, cause: str, text: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
+# ---------------------------------------------------------------------------------- the parts
+
+
+class Signal(Struct, frozen=True, forbid_unknown_fields=True):
+    """One signal of a bed. Physical value = (digital - baseline) / gain, in `unit`."""
+
+    name: Name
+    kind: Literal["ecg", "pleth", "abp", "resp", "other"]
+    unit: Annotated[str, Meta(max_length=16)]
+    gain: Annotated[float, Meta(gt=0)]
+    baseline: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
+
+
+class Moment(Struct, frozen=True, forbid_unknown_fields=True):
+    """A point of a recording: its sample, and the rate in Hz that the sample counts in."""
+
+    sample: int
+    fs: float
+
+
+class Stamps(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When each stage had it, in ns since 1970 UTC; 0 where the stage was not passed."""
+
+    device: Nanoseconds = 0
+    sent: Nanoseconds = 0
+    received: Nanoseconds = 0
+    detected: Nanoseconds = 0
+    queued: Nanoseconds = 0
+    batched: Nanoseconds = 0
+    judged: Nanoseconds = 0
+    decided: Nanoseconds = 0
+    committed: Nanoseconds = 0
+    published: Nanoseconds = 0
+
+
+class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
+    """An array: `data` holds its bytes, little-endian, C order."""
+
+    dtype: Literal["float32", "int64", "int32", "int16", "uint8", "bool"]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=4)]
+    data: memoryview
+
+    @classmethod
+    def of(cls, array: npt.NDArray[Any]) -> "Tensor":
+        contiguous = np.ascontiguousarray(array)
+        return cls(str(contiguous.dtype), contiguous.shape, contiguous.data.cast("B") if contiguous.size else memoryview(b""))  # type: ignore[arg-type]
+
+    def array(self) -> npt.NDArray[Any]:
+        """The array, sharing the frame's memory (read-only)."""
+        dtype = np.dtype(self.dtype)
+        if int(np.prod(self.shape, dtype=np.int64)) * dtype.itemsize != self.data.nbytes:
+            raise WireError("field", f"tensor of shape {self.shape} and type {self.dtype} has {self.data.nbytes} bytes")
+        return np.frombuffer(self.data, dtype).reshape(self.shape)
+
+
+class Message(Struct, frozen=True, tag_field="t", forbid_unknown_fields=True, kw_only=True):
+    """What every frame has."""
+
+    v: int = VERSION
+
+
+# ---------------------------------------------------------------------------- source and shard
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """A source says who it is: at its start, after each reconnect, and every second, for it keeps
+    the shard's account of the source alive. `speed` is 1 for live, above for a faster replay,
+    0 for as fast as credit allows. `sent` counts the packets of this session."""
+
+    source: Name
+    session: Name
+    speed: Annotated[float, Meta(ge=0, le=1000)]
+    sent: Count = 0
+
+
+class Waveform(Message, frozen=True, tag="wave"):
+    """A packet of samples of all signals of one bed.
+
+    `data`: int16 little-endian, shape (signals, n), digital units, `MISSING` where there is none.
+    `first`: index of the first sample since the epoch began. `off`: bit i says that signal i is
+    off the patient. `device_ns`: the source's clock, UTC, at the last sample. An epoch is a fresh
+    id at each start or loop of the source; `seq` counts the packets of a bed's epoch from 0.
+    """
+
+    bed: Name
+    epoch: Name
+    seq: Count
+    first: Count
+    rate: Rate
+    n: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
+    signals: Annotated[tuple[Signal, ...], Meta(min_length=1, max_length=MAX_SIGNALS)]
+    data: memoryview
+    off: Annotated[int, Meta(ge=0, le=2**MAX_SIGNALS - 1)] = 0
+    device_ns: Nanoseconds = 0
+    sent_ns: Nanoseconds = 0
+
+    def samples(self) -> npt.NDArray[np.int16]:
+        """Digital samples, shape (signals, n), int16, sharing the frame's memory."""
+        return np.frombuffer(self.data, "<i2").reshape(len(self.signals), self.n)
+
+
+class Truth(Message, frozen=True, tag="truth"):
+    """Reference annotations of a bed, sent alongside so that a live run can be scored."""
+
+    bed: Name
+    epoch: Name
+    samples: tuple[Count, ...]
+    symbols: tuple[Annotated[str, Meta(max_length=4)], ...]
+    notes: tuple[Annotated[str, Meta(max_length=64)], ...]
+
+
+class Lost(Message, frozen=True, tag="lost"):
+    """The source cannot supply these samples (any more): a gap, not to be waited for."""
+
+    bed: Name
+    epoch: Name
+    first: Count
+    n: Count
+    cause: Name
+
+
+class End(Message, frozen=True, tag="end"):
+    """The epoch is over after `n_samples` samples."""
+
+    bed: Name
+    epoch: Name
+    n_samples: Count
+
+
+class ProbeReply(Message, frozen=True, tag="probe_reply"):
+    """Answer to a `Probe`: when the source's clock (UTC, ns) saw it come and sent this."""
+
+    id: Count
+    received_ns: Nanoseconds
+    sent_ns: Nanoseconds
+
+
+class Ack(Message, frozen=True, tag="ack"):
+    """What the shard has. `credit`: packets that the source may have sent in all in this session.
+    `durable`: (bed, epoch, sample) up to which the source may forget; it keeps what is later."""
+
+    session: Name
+    credit: Count
+    received: Count
+    durable: tuple[tuple[Name, Name, Count], ...] = ()
+
+
+class Resend(Message, frozen=True, tag="resend"):
+    """The shard asks for a bed again from sample `first` on: after a gap or its own restart."""
+
+    bed: Name
+    epoch: Name
+    first: Count
+
+
+class Probe(Message, frozen=True, tag="probe"):
+    """The shard probes a source's clock."""
+
+    id: Count
+    sent_ns: Nanoseconds
+
+
+class Refused(Message, frozen=True, tag="refused"):
+    """A frame was refused and counted; at most one a second goes out per source and cause."""
+
+    cause: Name
+    text: Text
+
+
+# ---------------------------------------------------------------------------- shard and worker
+
+Kind = Literal["beat", "hop", "window"]
+URGENT, BEAT, CALM = 0, 1, 2  # the batcher's classes, first to last
+
+
+class Work(Message, frozen=True, tag="work"):
+    """A block of items of one kind for the model. Row i of each array is item `first_id` + i."""
+
+    kind: Kind
+    urgency: Annotated[int, Meta(ge=URGENT, le=CALM)]
+    first_id: Count
+    n: Annotated[int, Meta(ge=1, le=65_536)]
+    arrays: dict[str, Tensor]
+    queued_ns: Nanoseconds = 0
+
+
+class Judged(Message, frozen=True, tag="judged"):
+    """The model's answer to items `ids` (int64); row i of each array is item `ids[i]`."""
+
+    kind: Kind
+    ids: Tensor
+    arrays: dict[str, Tensor]
+    batched_ns: Nanoseconds
+    judged_ns: Nanoseconds
+
+
+class Ready(Message, frozen=True, tag="ready"):
+    """A worker has loaded and warmed the model: to each shard at its start, then once a second."""
+
+    worker: Name
+    session: Name
+    device: Name
+    model_version: Name
+    queued: Count = 0
+
+
+class Greeting(Message, frozen=True, tag="greeting"):
+    """A shard makes itself known to a worker or the gateway, at its start and once a second.
+
+    `beds`: (bed, epoch, sample) up to which the shard's alarm state reaches, so that the gateway
+    can give back the operator's actions of after that."""
+
+    shard: Name
+    session: Name
+    beds: tuple[tuple[Name, Name, Count], ...] = ()
+
+
+# ------------------------------------------------------------- shard to gateway to subscribers
+
+Phase = Literal["start", "continue", "update", "end", "reset"]
+Priority = Literal["high", "medium", "low"]
+
+
+class BeatJudgement(Message, frozen=True, tag="beat"):
+    """A judged beat. `at`: its R peak. `label`: N S V F Q, `?` where the model was away."""
+
+    bed: Name
+    epoch: Name
+    at: Moment
+    label: Literal["N", "S", "V", "F", "Q", "?"]
+    confidence: float
+    rr_ms: float
+    gates: tuple[float, ...] = ()
+    quality: float = 1.0
+    stamps: Stamps = Stamps()
+
+
+class WindowJudgement(Message, frozen=True, tag="window"):
+    """A judged window of 10 s that ends at `at`.
+
+    `rhythm`: label and `rhythms`: probability of each. The profile (`rr_ms`, `age_years`, `male`,
+    `potassium_abnormal`, `arrhythmia`) is research, and potassium was learnt on simulated patients."""
+
+    bed: Name
+    epoch: Name
+    at: Moment
+    rhythm: Name
+    confidence: float
+    rhythms: dict[str, float]
+    shockable: float
+    quality: float
+    rr_ms: float = 0.0
+    age_years: float = 0.0
+    male: float = 0.0
+    potassium_abnormal: float = 0.0
+    arrhythmia: Annotated[str, Meta(max_length=64)] = ""
+    gates: tuple[float, ...] = ()
+    research: bool = True
+    potassium_simulated: bool = True
+    stamps: Stamps = Stamps()
+
+
+class Numeric(Message, frozen=True, tag="numeric"):
+    """Once a second of sample time. None stands for `-?-`: not to be told now."""
+
+    bed: Name
+    epoch: Name
+    at: Moment
+    hr: float | None
+    pvc_per_min: float | None
+    rhythm: Annotated[str, Meta(max_length=64)]
+    confidence: float
+    quality: tuple[float, ...]
+    simulated: bool = True
+    stamps: Stamps = Stamps()
+
+
+class AlertEvent(Message, frozen=True, tag="alert"):
+    """One transition in the life of one alert (design: Event)."""
+
+    alert_id: Name
+    event_id: Name
+    seq: Count
+    bed: Name
+    epoch: Name
+    code: Name
+    mdc: Text
+    text: Text
+    phase: Phase
+    state: Literal["inactive", "active", "latched"]
+    inactivation: tuple[Name, ...]
+    priority: Priority
+    kind: Literal["physiological", "technical", "advisory"]
+    latching: bool
+    onset: Moment
+    stream_time: Moment
+    emit_time: Annotated[str, Meta(max_length=40)]
+    value: float | None = None
+    unit: Annotated[str, Meta(max_length=32)] = ""
+    limits: tuple[float | None, float | None] = (None, None)
+    evidence: dict[str, Any] = {}
+    reason: Text = ""
+    chain: Annotated[str, Meta(max_length=16)] = ""
+    suppressed_by: str | None = None
+    supersedes: str | None = None
+    strip: str | None = None
+    ack: dict[str, Any] | None = None
+    model_version: Annotated[str, Meta(max_length=64)] = ""
+    simulated: bool = True
+    stamps: Stamps = Stamps()
+
+
+class BedStatus(Message, frozen=True, tag="status"):
+    """A bed's account, once a second of wall time.
+
+    `counts`: samples by fate (received, analysed, gap, ...) and packets by fate (late, duplicate,
+    reordered, refused, ...). `age_ms`: age of the newest analysed sample by the source's clock as
+    the shard understands it. `latency_ms`: p50 and p99 by stage over the last few seconds."""
+
+    shard: Name
+    bed: Name
+    epoch: Name
+    at: Moment
+    counts: dict[str, Count]
+    age_ms: float
+    clock_offset_ms: float
+    clock_drift_ppm: float
+    latency_ms: dict[str, tuple[float, float]] = {}
+
+
+class Alerts(Message, frozen=True, tag="alerts"):
+    """A shard hands alert events to the gateway, in order; kept and sent again until committed."""
+
+    shard: Name
+    session: Name
+    first: Count
+    events: tuple[AlertEvent, ...]
+
+
+class Committed(Message, frozen=True, tag="committed"):
+    """The gateway has the shard's alert events before number `until` on disk."""
+
+    session: Name
+    until: Count
+
+
+class Action(Message, frozen=True, tag="action"):
+    """What an operator wants: of the gateway from a client, then of the shard from the gateway.
+
+    `kind`: acknowledge (an alert by `alert_id`, or all of the bed), audio_pause, alarm_pause,
+    alarms_off, alarms_on, limits. `until_s`: how long a pause lasts. `sample`: where the shard
+    applied it, set in the echo and when it is given back after a restart."""
+
+    id: Name
+    bed: Name
+    kind: Literal["acknowledge", "audio_pause", "alarm_pause", "alarms_off", "alarms_on", "limits"]
+    who: Name
+    at_ns: Nanoseconds
+    alert_id: str | None = None
+    until_s: float | None = None
+    limits: dict[str, Any] = {}
+    epoch: Annotated[str, Meta(max_length=64)] = ""
+    sample: int | None = None
+
+
+class SnapshotRequest(Message, frozen=True, tag="snapshot_request"):
+    """A subscriber that comes late asks what is active."""
+
+
+class Snapshot(Message, frozen=True, tag="snapshot"):
+    """All alerts that are active or latched, and the newest numeric of each bed; `published` is the
+    number of the last event that went out before it."""
+
+    alerts: tuple[AlertEvent, ...]
+    numerics: tuple[Numeric, ...]
+    published: Count
+
+
+class Reply(Message, frozen=True, tag="reply"):
+    """The answer to an `Action` or an operator's command: done, or why not."""
+
+    id: str
+    ok: bool
+    text: Text = ""
+
+
+AnyMessage = (
+    Hello | Waveform | Truth | Lost | End | ProbeReply | Ack | Resend | Probe | Refused
+    | Work | Judged | Ready | Greeting
+    | BeatJudgement | WindowJudgement | Numeric | AlertEvent | BedStatus
+    | Alerts | Committed | Action | SnapshotRequest | Snapshot | Reply
+)  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """The frame of a message. Raises WireError where the frame would be over the size limit."""
+    frame = _encoder.encode(message)
+    if len(frame) > MAX_FRAME_BYTES:
+        raise WireError("size", f"{type(message).__name__} takes {len(frame)} bytes, over {MAX_FRAME_BYTES}; send less at once")
+    return frame
+
+
+def decode(frame: bytes | memoryview) -> AnyMessage:
+    """The message of a frame. Raises WireError with the counter it goes under in `cause`."""
+    size = frame.nbytes if isinstance(frame, memoryview) else len(frame)
+    if size > MAX_FRAME_BYTES:
+        raise WireError("size", f"frame of {size} bytes, over {MAX_FRAME_BYTES}; send less at once")
+    try:
+        message: AnyMessage = _decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        raise _refusal(frame, error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError("garbage", f"not msgpack: {error}") from None
+    if message.v != VERSION:
+        raise WireError("version", _version_text(message.v))
+    if isinstance(message, Waveform):
+        _check_waveform(message)
+    return message
+
+
+def _check_waveform(packet: Waveform) -> None:
+    expected = 2 * len(packet.signals) * packet.n
+    if packet.data.nbytes != expected:
+        raise WireError(
+            "field",
+            f"data: {packet.data.nbytes} bytes, but {len(packet.signals)} signals x {packet.n} samples "
+            f"of int16 take {expected}; send signals in rows, little-endian",
+        )
+    if packet.first + packet.n > 2**62:
+        raise WireError("field", f"first: {packet.first} is beyond any recording; count from the start of the epoch")
+
+
+def _version_text(version: object) -> str:
+    return f"v: {version!r} is not the version {VERSION} spoken here; update this side or send v={VERSION}"
+
+
+def _refusal(frame: bytes | memoryview, error: msgspec.ValidationError) -> WireError:
+    """Name the field, its value and the mend: the slow way, as only a refused frame pays for it."""
+    try:
+        raw = msgspec.msgpack.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return WireError("garbage", "not msgpack")
+    if not isinstance(raw, dict):
+        return WireError("garbage", f"a frame is a map, this is a {type(raw).__name__}")
+    if raw.get("v", VERSION) != VERSION:
+        return WireError("version", _version_text(raw["v"]))
+    text, _, path = str(error).partition(" - at `$")
+    value: Any = raw
+    for key in path.rstrip("`").replace("[", ".").replace("]", "").strip(".").split("."):
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdigit():
+            value = value[int(key)]
+    shown = repr(value) if value is not raw else repr(raw.get("t"))
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return WireError("field", f"{path.strip('`.') or 't'}: {shown} refused: {text}")

@@ -1,0 +1,147 @@
+"""The deadline micro-batcher: what the model judges next, and when it starts.
+
+Items come in blocks, of one kind (a batch is one call of the model) and one class: urgent windows,
+then beats, then calm windows (design rule 5). The waiting time is counted from the oldest item. A
+batch starts when it is full, when its oldest item has waited `max_wait_s`, or at once when nothing
+more is on its way (the device would idle). Calm windows move up among the beats when they have waited
+`ageing_s`, and urgent ones let one other batch through now and then, so that no class starves; within
+a class it is first come, first served.
+
+After Triton's dynamic batcher and mosec's `get_batch`; the classes with ageing are ours.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.wire import BEAT, URGENT, Kind, WireError, Work
+
+URGENT_STREAK = 8
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(slots=True)
+class Block:
+    """Rows `taken`.. of a `Work` of shard `shard` that are still to be judged."""
+
+    shard: bytes
+    kind: Kind
+    urgency: int
+    first_id: int
+    n: int
+    arrays: Arrays
+    arrived_ns: int
+    taken: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Part of a batch: `n` items of one shard with consecutive ids, from row `first_row` on."""
+
+    shard: bytes
+    first_id: int
+    first_row: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows for one call of the model, and whom each row belongs to."""
+
+    kind: Kind
+    n: int
+    arrays: Arrays
+    slices: tuple[Slice, ...]
+    waited_ns: int
+
+
+class Batcher:
+    """Blocks in, batches out; the monotonic time (ns) is passed in."""
+
+    def __init__(self, max_batch: int = 256, max_wait_s: float = 0.02, ageing_s: float = 0.25) -> None:
+        if max_batch < 1:
+            raise ValueError(f"max_batch: {max_batch} is below 1; set it to 1 or more")
+        self.max_batch = max_batch
+        self._max_wait_ns = round(max_wait_s * 1e9)
+        self._ageing_ns = max(1, round(ageing_s * 1e9))
+        self._queues: dict[tuple[int, Kind], deque[Block]] = {}
+        self._n: dict[tuple[int, Kind], int] = {}
+        self._urgent_streak = 0
+
+    def __len__(self) -> int:
+        return sum(self._n.values())
+
+    def add(self, shard: bytes, work: Work, now_ns: int) -> None:
+        """Queue a block. Raises WireError where an array does not have one row for each item."""
+        arrays = {name: tensor.array() for name, tensor in work.arrays.items()}
+        for name, array in arrays.items():
+            if array.ndim == 0 or array.shape[0] != work.n:
+                raise WireError("field", f"arrays.{name}: shape {array.shape} for {work.n} items; send a row for each")
+        key = (work.urgency, work.kind)
+        self._queues.setdefault(key, deque()).append(
+            Block(shard, work.kind, work.urgency, work.first_id, work.n, arrays, now_ns)
+        )
+        self._n[key] = self._n.get(key, 0) + work.n
+
+    def next(self, now_ns: int, idle: bool) -> Batch | None:
+        """The batch to judge now, or None: wait. `idle`: nothing more is on its way."""
+        key = self._first(now_ns)
+        if key is None:
+            return None
+        waited_ns = now_ns - self._queues[key][0].arrived_ns
+        if not (idle or self._n[key] >= self.max_batch or waited_ns >= self._max_wait_ns):
+            return None
+        return self._form(key, waited_ns)
+
+    def forget(self, shard: bytes) -> int:
+        """Drop the blocks of a shard that is gone; the number of items dropped."""
+        dropped = 0
+        for key, queue in self._queues.items():
+            kept = deque(block for block in queue if block.shard != shard)
+            gone = sum(block.n - block.taken for block in queue if block.shard == shard)
+            self._queues[key] = kept
+            self._n[key] -= gone
+            dropped += gone
+        return dropped
+
+    def _first(self, now_ns: int) -> tuple[int, Kind] | None:
+        """The queue to serve: by class, then by age of its head.
+
+        A calm block rises among the beats as it ages, never among the urgent; and after
+        `URGENT_STREAK` urgent batches in a row one other is served, so that none starves.
+        """
+        waiting = [key for key, queue in self._queues.items() if queue]
+        others = [key for key in waiting if key[0] != URGENT]
+        if others and self._urgent_streak >= URGENT_STREAK:
+            waiting = others
+
+        def rank(key: tuple[int, Kind]) -> tuple[int, int]:
+            arrived_ns = self._queues[key][0].arrived_ns
+            risen = (now_ns - arrived_ns) // self._ageing_ns
+            return (key[0] if key[0] <= BEAT else max(BEAT, key[0] - risen)), arrived_ns
+
+        return min(waiting, key=rank, default=None)
+
+    def _form(self, key: tuple[int, Kind], waited_ns: int) -> Batch:
+        queue = self._queues[key]
+        slices: list[Slice] = []
+        parts: list[Arrays] = []
+        n = 0
+        while queue and n < self.max_batch:
+            block = queue[0]
+            take = min(block.n - block.taken, self.max_batch - n)
+            rows = slice(block.taken, block.taken + take)
+            parts.append({name: array[rows] for name, array in block.arrays.items()})
+            slices.append(Slice(block.shard, block.first_id + block.taken, n, take))
+            block.taken += take
+            n += take
+            if block.taken == block.n:
+                queue.popleft()
+        self._n[key] -= n
+        self._urgent_streak = self._urgent_streak + 1 if key[0] == URGENT else 0
+        arrays = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        return Batch(key[1], n, arrays, tuple(slices), waited_ns)

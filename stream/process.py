@@ -1,0 +1,71 @@
+"""What each role's process needs: to be asked to stop, to bind its socket or say why not, a fresh id."""
+
+import os
+import secrets
+import signal
+from types import FrameType
+from typing import Any
+
+import zmq
+
+from stream.wire import MAX_FRAME_BYTES
+
+MAX_WAITING_MESSAGES = 10_000
+
+
+class BindError(ValueError):
+    """An address that cannot be bound: one line with the setting, the value and the mend."""
+
+
+class Stop:
+    """`asked` becomes true at SIGINT or SIGTERM. Used as a context, in the main thread."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+def bind(kind: int, setting: str, address: str) -> zmq.Socket[bytes]:
+    """A socket bound to `address`, which refuses frames over the wire's limit unread.
+
+    Raises BindError where the port is taken or the address is none."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+    socket.setsockopt(zmq.LINGER, 200)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+    socket.setsockopt(zmq.SNDHWM, MAX_WAITING_MESSAGES)
+    socket.setsockopt(zmq.RCVHWM, MAX_WAITING_MESSAGES)
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        mend = "stop what holds it, or set another port" if error.errno == zmq.EADDRINUSE else "see docs/configuration.md"
+        raise BindError(f"{setting}: {address} cannot be bound ({error.strerror}); {mend}") from None
+    return socket
+
+
+def connect(address: str) -> zmq.Socket[bytes]:
+    """A DEALER connected to `address`; it reconnects by itself and is never waited for."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 200)
+    socket.setsockopt(zmq.SNDHWM, MAX_WAITING_MESSAGES)
+    socket.setsockopt(zmq.RECONNECT_IVL, 50)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+    socket.connect(address)
+    return socket
+
+
+def fresh_id() -> str:
+    """An id for a session of this process."""
+    return f"{os.getpid():x}-{secrets.token_hex(4)}"

@@ -1,0 +1,142 @@
+"""The worker: owns the model on one device, keeps no state of any bed, judges what shards send.
+
+One thread: it drains its socket into the batcher, runs one batch, answers, and drains again, so a
+batch forms while the one before it runs. It says `Ready` to every shard once a second, and only
+after every batch size has been warmed.
+"""
+
+import time
+
+import numpy as np
+import structlog
+import torch
+import zmq
+
+from model.judge import Judge
+from stream import wire
+from stream.batcher import Batch, Batcher
+from stream.config import Settings, WorkerSettings
+from stream.process import Stop, bind, fresh_id
+
+log = structlog.get_logger()
+
+READY_EVERY_NS = 1_000_000_000
+SHARD_GONE_NS = 30_000_000_000
+
+
+def serve(settings: Settings) -> int:
+    """Run the worker role until SIGINT or SIGTERM. Returns the exit code."""
+    torch.set_num_threads(settings.worker.threads)
+    judge = Judge.load(settings.worker.weights, settings.worker.device)
+    sizes = batch_sizes(settings.worker.max_batch)
+    judge.warm(sizes)
+    with Stop() as stop, bind(zmq.ROUTER, "worker.bind", settings.worker.bind) as socket:
+        worker = Worker(settings.worker, judge, socket)
+        log.info("worker_ready", device=str(judge.device), model=judge.version, batch_sizes=sizes)
+        mark_ready("worker")
+        while not stop.asked:
+            worker.step()
+    return 0
+
+
+def batch_sizes(max_batch: int) -> list[int]:
+    """1, 2, 4 .. max_batch: the sizes to warm, and what a GPU's batches are padded to."""
+    return sorted({*(2**i for i in range(max_batch.bit_length()) if 2**i <= max_batch), max_batch})
+
+
+class Worker:
+    """The loop's body; socket and model are passed in."""
+
+    def __init__(self, settings: WorkerSettings, judge: Judge, socket: zmq.Socket[bytes]) -> None:
+        self._judge = judge
+        self._socket = socket
+        self._batcher = Batcher(settings.max_batch, settings.max_wait_ms / 1e3)
+        self._pad_to = batch_sizes(settings.max_batch) if judge.device.type == "cuda" else []
+        self._session = fresh_id()
+        self._shards: dict[bytes, tuple[str, int]] = {}
+        self._ready_due_ns = 0
+        self.refused = 0
+
+    def step(self, timeout_ms: int = 100) -> None:
+        """Take in what has come, judge at most one batch, answer it."""
+        if self._socket.poll(0 if len(self._batcher) else timeout_ms):
+            self._drain()
+        batch = self._batcher.next(time.monotonic_ns(), idle=not self._socket.poll(0))
+        if batch is not None:
+            self._judge_batch(batch)
+        self._say_ready()
+
+    def _drain(self, most: int = 256) -> None:
+        for _ in range(most):
+            try:
+                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            for frame in frames:
+                try:
+                    self._take(identity, wire.decode(frame))
+                except wire.WireError as error:
+                    self.refused += 1
+                    log.warning("frame_refused", cause=error.cause, text=str(error), count=self.refused)
+
+    def _take(self, identity: bytes, message: wire.AnyMessage) -> None:
+        now_ns = time.monotonic_ns()
+        if isinstance(message, wire.Work):
+            self._batcher.add(identity, message, now_ns)
+        elif isinstance(message, wire.Greeting):
+            session, _ = self._shards.get(identity, ("", 0))
+            if session and session != message.session:
+                dropped = self._batcher.forget(identity)
+                log.info("shard_restarted", shard=message.shard, items_dropped=dropped)
+            self._shards[identity] = (message.session, now_ns)
+            if session != message.session:
+                self._ready_due_ns = 0
+        else:
+            raise wire.WireError("field", f"t: {type(message).__name__} is not for a worker; send Work or Greeting")
+
+    def _judge_batch(self, batch: Batch) -> None:
+        batched_ns = time.time_ns()
+        try:
+            answers = self._call(batch)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            # A shard of another version, say: its arrays are refused, the worker lives on.
+            self.refused += batch.n
+            log.error("batch_refused", kind=batch.kind, n=batch.n, error=str(error).splitlines()[0])
+            return
+        judged_ns = time.time_ns()
+        for part in batch.slices:
+            rows = slice(part.first_row, part.first_row + part.n)
+            reply = wire.Judged(
+                kind=batch.kind,
+                ids=wire.Tensor.of(np.arange(part.first_id, part.first_id + part.n)),
+                arrays={name: wire.Tensor.of(array[rows]) for name, array in answers.items()},
+                batched_ns=batched_ns,
+                judged_ns=judged_ns,
+            )
+            self._socket.send_multipart([part.shard, wire.encode(reply)])
+
+    def _call(self, batch: Batch) -> dict[str, np.ndarray]:
+        arrays = batch.arrays
+        padded = next((size for size in self._pad_to if size >= batch.n), batch.n)
+        if padded > batch.n:
+            arrays = {name: np.concatenate([a, np.repeat(a[-1:], padded - batch.n, 0)]) for name, a in arrays.items()}
+        return getattr(self._judge, f"{batch.kind}s")(**arrays)
+
+    def _say_ready(self) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns < self._ready_due_ns:
+            return
+        self._ready_due_ns = now_ns + READY_EVERY_NS
+        message = wire.Ready(
+            worker="worker",
+            session=self._session,
+            device=str(self._judge.device),
+            model_version=self._judge.version,
+            queued=len(self._batcher),
+        )
+        frame = wire.encode(message)
+        for identity, (_, seen_ns) in list(self._shards.items()):
+            if now_ns - seen_ns > SHARD_GONE_NS:
+                del self._shards[identity]
+            else:
+                self._socket.send_multipart([identity, frame])

@@ -1,0 +1,305 @@
+"""The settings of a ward: ward.toml, read, checked and given to every role.
+
+    >>> Settings().worker.max_batch
+    256
+
+A setting that is left out has its default, an unknown one is refused, and all that is wrong with a
+file is told at once, one line each: the file, the key, its value and the mend. Relative paths are
+taken from the folder of the file. docs/configuration.md lists every key.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+from stream.wire import Name
+
+Endpoint = Annotated[str, Meta(pattern=r"^(tcp://[^\s/:]+:[0-9]{1,5}|ipc://\S+)$", max_length=200)]
+Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]  # a shard's name is part of file names
+Source = Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class WardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the ward is called on displays and on buses."""
+
+    name: Name = "ward"
+    unit: Name = "simulated unit"
+
+
+class ShardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One shard: where sources reach it, whom it talks to, and what it keeps.
+
+    `capacity`: beds at most. `n_leads`: ECG leads analysed per bed at most. `checkpoint_s`: how often
+    state goes to disk. `gap_timeout_s`: how long a missing packet is waited for (wall clock).
+    `worker_stall_s`: without an answer of the worker for so long, MODEL_STALLED is raised."""
+
+    bind: Endpoint = "tcp://127.0.0.1:5601"
+    worker: Endpoint = "tcp://127.0.0.1:5611"
+    gateway: Endpoint = "tcp://127.0.0.1:5621"
+    state_dir: str = "var"
+    n_leads: Annotated[int, Meta(ge=1, le=12)] = 4
+    capacity: Annotated[int, Meta(ge=1, le=4096)] = 64
+    checkpoint_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+    gap_timeout_s: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
+    worker_stall_s: Annotated[float, Meta(ge=0.5, le=60)] = 2.0
+
+
+class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The model's process. `weights`: None for those that come with the package. `max_wait_ms`
+    counts from the oldest item of a batch."""
+
+    bind: Endpoint = "tcp://127.0.0.1:5611"
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = "auto"
+    weights: str | None = None
+    threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    max_batch: Annotated[int, Meta(ge=1, le=4096)] = 256
+    max_wait_ms: Annotated[float, Meta(ge=0, le=1000)] = 20.0
+
+
+class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Journal and publisher. Alerts older than `retention_days` are dropped from the journal, and
+    the oldest ones when it is over `retention_mb`; an active alert never is."""
+
+    bind: Endpoint = "tcp://127.0.0.1:5621"
+    publish: Endpoint = "tcp://127.0.0.1:5622"
+    control: Endpoint = "tcp://127.0.0.1:5623"
+    journal: str = "var/journal.sqlite"
+    retention_days: Annotated[float, Meta(gt=0, le=36_500)] = 30.0
+    retention_mb: Annotated[float, Meta(ge=1, le=1_000_000)] = 1024.0
+
+
+class SupervisorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The parent of the roles of one machine: its control socket, and the folder of its logs."""
+
+    control: Endpoint = "tcp://127.0.0.1:5631"
+    state_dir: str = "var"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class BedSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One bed. `shard`: the name of its shard. `source`: what `produce` plays to it, None where a
+    real source sends. `alarms`: overrides by code, over those of the ward."""
+
+    shard: str = ""
+    source: Source | None = None
+    alarms: dict[str, dict[str, Any]] = {}
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole ward. After `load`, every bed names its shard and every path is absolute."""
+
+    ward: WardSettings = WardSettings()
+    shards: dict[Key, ShardSettings] = msgspec.field(
+        default_factory=lambda: {"a": ShardSettings(state_dir="var/shard-a")}
+    )
+    worker: WorkerSettings = WorkerSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
+    alarms: dict[str, dict[str, Any]] = {}
+    beds: dict[Name, BedSettings] = {}
+
+
+class SettingsError(ValueError):
+    """What is wrong with the settings: `problems`, one line each, with file, key, value and mend."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def load(path: str | os.PathLike[str]) -> Settings:
+    """The settings of a TOML file, or of a JSON file that `save` wrote.
+
+    Raises SettingsError with every problem of the file."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingsError([f"{path}: cannot be read: {reason}; give the path of a ward.toml"]) from None
+    try:
+        raw = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, msgspec.DecodeError) as error:
+        raise SettingsError([f"{path}: not {'JSON' if path.suffix == '.json' else 'TOML'}: {error}"]) from None
+    return build(raw, file=str(path), folder=path.resolve().parent)
+
+
+def build(raw: Mapping[str, Any], *, file: str = "settings", folder: Path | None = None) -> Settings:
+    """Settings from a plain mapping, checked; `file` and `folder` are what errors and paths refer to.
+
+    Raises SettingsError with every problem of the mapping."""
+    problems: list[str] = []
+    values = _read(Settings, raw, "", problems)
+    if not problems:
+        _link(values, problems)
+    if problems:
+        raise SettingsError(f"{file}: {problem}" for problem in problems)
+    settings: Settings = msgspec.convert(values, Settings)
+    return _absolute(settings, (folder or Path.cwd()).resolve())
+
+
+def save(settings: Settings, path: str | os.PathLike[str]) -> None:
+    """Write settings as JSON, whole or not at all, for the roles that the supervisor starts."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
+    part.replace(path)
+
+
+def endpoints(settings: Settings) -> dict[str, str]:
+    """Every address that a role of this ward binds, by the key that sets it."""
+    bound = {f"shards.{name}.bind": shard.bind for name, shard in settings.shards.items()}
+    bound |= {f"gateway.{key}": getattr(settings.gateway, key) for key in ("bind", "publish", "control")}
+    return bound | {"worker.bind": settings.worker.bind, "supervisor.control": settings.supervisor.control}
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """How to mend a name that is not known: the one that was meant, and those there are."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, 1, 0.6)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"{meant}known: {', '.join(known) if known else 'none'}"
+
+
+# Where each path of the settings stands: the section and its key.
+_PATHS = (("worker", "weights"), ("gateway", "journal"), ("supervisor", "state_dir"))
+
+
+def _read(kind: type[Struct], raw: Any, where: str, problems: list[str]) -> dict[str, Any]:
+    """The values of `raw` that fit the fields of `kind`; what does not goes to `problems`."""
+    if not isinstance(raw, Mapping):
+        problems.append(f"{where} = {_shown(raw)}: a table is wanted; write [{where}] and its keys below")
+        return {}
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    values = {}
+    for key, value in raw.items():
+        path = f"{where}.{_quoted(key)}" if where else _quoted(key)
+        if key not in fields:
+            problems.append(f"{path}: unknown key; {suggest(key, fields)}")
+            continue
+        wanted = fields[key].type
+        parts = get_args(wanted)
+        if isinstance(wanted, type) and issubclass(wanted, Struct):
+            values[key] = _read(wanted, value, path, problems)
+        elif get_origin(wanted) is dict and isinstance(parts[1], type) and issubclass(parts[1], Struct):
+            values[key] = _read_table(parts[0], parts[1], value, path, problems)
+        else:
+            try:
+                values[key] = msgspec.convert(value, wanted)
+            except msgspec.ValidationError as error:
+                problems.append(f"{path} = {_shown(value)}: {_plain(error)}{_range(wanted)}{_usual(fields[key])}")
+    return values
+
+
+def _read_table(name: Any, kind: type[Struct], raw: Any, where: str, problems: list[str]) -> dict[str, Any]:
+    if not isinstance(raw, Mapping):
+        problems.append(f"{where} = {_shown(raw)}: tables are wanted; write [{where}.NAME] for each")
+        return {}
+    for key in raw:
+        try:
+            msgspec.convert(key, name)
+        except msgspec.ValidationError as error:
+            problems.append(f"{where}.{_quoted(key)}: the name {_shown(key)} cannot be used: {_plain(error)}")
+    return {key: _read(kind, value, f"{where}.{_quoted(key)}", problems) for key, value in raw.items()}
+
+
+def _link(values: dict[str, Any], problems: list[str]) -> None:
+    """Fill in what follows from other settings, and check what two of them say together."""
+    shards = values.setdefault("shards", {"a": {}})
+    if not shards:
+        problems.append("shards: a ward needs one; write [shards.a], or leave `shards` out")
+    for name, shard in shards.items():
+        shard.setdefault("state_dir", f"var/shard-{name}")
+        for role in ("worker", "gateway"):
+            shard.setdefault(role, values.get(role, {}).get("bind", getattr(ShardSettings(), role)))
+    for name, bed in values.get("beds", {}).items():
+        path = f"beds.{_quoted(name)}.shard"
+        if not bed.get("shard") and len(shards) > 1:
+            problems.append(f"{path}: not set, and there are {len(shards)} shards; {suggest('', shards)}")
+        bed["shard"] = bed.get("shard") or next(iter(shards), "")
+        if bed["shard"] not in shards:
+            problems.append(f"{path} = {_shown(bed['shard'])}: no such shard; {suggest(bed['shard'], shards)}")
+    for name, shard in shards.items():
+        n_beds = sum(bed["shard"] == name for bed in values.get("beds", {}).values())
+        capacity = shard.get("capacity", ShardSettings().capacity)
+        if n_beds > capacity:
+            problems.append(
+                f"shards.{name}.capacity = {capacity}: {n_beds} beds name this shard; raise it or add a shard"
+            )
+    settings: Settings = msgspec.convert(values, Settings)
+    _refuse_twice("address", endpoints(settings), problems)
+    folders = {f"shards.{name}.state_dir": shard.state_dir for name, shard in settings.shards.items()}
+    _refuse_twice("folder", folders, problems)
+    for key, address in endpoints(settings).items():
+        port = address.rpartition(":")[2]
+        if address.startswith("tcp://") and not 1 <= int(port) <= 65_535:
+            problems.append(f"{key} = {_shown(address)}: port {port} is not one of 1 to 65535")
+
+
+def _refuse_twice(what: str, values: Mapping[str, str], problems: list[str]) -> None:
+    first: dict[str, str] = {}
+    for key, value in values.items():
+        if value in first:
+            problems.append(f"{key} = {_shown(value)}: {first[value]} has this {what} too; give each its own")
+        first.setdefault(value, key)
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    replace = msgspec.structs.replace
+    parts = {section: getattr(settings, section) for section, _ in _PATHS}
+    for section, key in _PATHS:
+        value = getattr(parts[section], key)
+        if value is not None:
+            parts[section] = replace(parts[section], **{key: str(folder / Path(value).expanduser())})
+    shards = {
+        name: replace(shard, state_dir=str(folder / Path(shard.state_dir).expanduser()))
+        for name, shard in settings.shards.items()
+    }
+    return replace(settings, shards=shards, **parts)
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """msgspec's words without its path, and with patterns said as what they ask for."""
+    text = str(error).partition(" - at `")[0].replace("`", "")
+    for pattern, meaning in _MEANINGS.items():
+        text = text.replace(f"matching regex {pattern!r}", meaning)
+    return text[:1].lower() + text[1:]
+
+
+def _range(kind: Any) -> str:
+    """The range that a setting must keep, where it has one."""
+    metas = [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
+    for meta in metas:
+        low, high = (meta.gt if meta.ge is None else meta.ge), meta.le
+        if low is not None and high is not None:
+            return f"; give a value {'over' if meta.ge is None else 'from'} {low:g} to {high:g}"
+    return ""
+
+
+def _usual(field: msgspec.structs.FieldInfo) -> str:
+    return "" if field.default in (msgspec.NODEFAULT, "", None) else f" (default {_shown(field.default)})"
+
+
+_MEANINGS = {
+    r"^(tcp://[^\s/:]+:[0-9]{1,5}|ipc://\S+)$": "like tcp://127.0.0.1:5601 or ipc:///tmp/ward.sock",
+    r"^(auto|cpu|mps|cuda(:[0-9]+)?)$": "that is auto, cpu, mps, cuda or cuda:0",
+    r"^[A-Za-z0-9_-]{1,32}$": "of 1 to 32 letters, digits, - or _",
+    r"^[^\x00-\x1f\x7f]+$": "without control characters",
+}
+
+
+def _quoted(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

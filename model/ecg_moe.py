@@ -1,0 +1,463 @@
+"""ECG-MoE: a mixture of experts that reads beats and rhythm on two paths and answers several tasks.
+
+After arXiv 2603.04589 as far as its abstract tells: several temporal feature models, period-aware experts, a
+dual-path mixture over beat morphology and rhythm, hierarchical fusion with LoRA. Sizes, experts, gates, fusion order,
+losses and the streaming form are our own design; docs/model.md says which is which.
+
+    hop  (2, 500)  4 s, every 2 s ─▶ four frozen views + band stem ─▶ hop token (64)   computed once, kept
+    beat (4, 128), features (20)  ─▶ morphology experts, gate      ─▶ beat token (64)  computed once, kept ─▶ N S V F Q
+    15 hop tokens, 48 beat tokens with features (30 s, newest last)
+        ─▶ rhythm experts (RR statistics, RR sequence, band), gate ─▶ rhythm   ┐
+        ─▶ beats of the window pooled                              ─▶ morphology ┴▶ path gate ▶ fusion with LoRA ▶ heads
+
+Shapes: k items, 125 Hz, float32. `D` = Sizes.token, `F` = Sizes.features.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
+from model.lora import Merged, TaskLinear
+from model.segments import BEAT_CHANNELS, BEAT_SAMPLES, FEATURES, HOP_SAMPLES, N_CHANNELS, TOKEN_BEATS, TOKEN_HOPS
+
+WINDOW_TASKS = ("rhythm", "shockable", "quality", "rr_ms", "age", "male", "potassium", "arrhythmia")
+OUTPUTS = {"rhythm": len(RHYTHMS), "arrhythmia": len(ARRHYTHMIAS)}  # the others have one
+AGE_MEAN, AGE_SD = 60.0, 17.0
+RR_SCALE = 100.0  # ms: unit of the residual over the detector's RR
+_RR, _RR_UNKNOWN, _NEXT_UNKNOWN = FEATURES.index("rr_s"), FEATURES.index("rr_unknown"), FEATURES.index("next_unknown")
+_QUALITY = FEATURES.index("quality")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """All sizes of the model."""
+
+    features: int = len(FEATURES)
+    view: int = 12  # of each of the four views
+    band: int = 16
+    kernels: tuple[int, ...] = (3, 7, 15, 23)  # of the morphology experts
+    width: int = 10  # channels of a morphology expert
+    rhythm: int = 48
+    rank: int = 4
+    alpha: float = 8.0
+    dropout: float = 0.2
+
+    @property
+    def token(self) -> int:
+        """Size of a hop token and of a beat token."""
+        return 4 * self.view + self.band
+
+
+# ------------------------------------------------------------ temporal encoders: four views of a hop
+
+
+class TrendSeasonView(nn.Module):
+    """DLinear's role (Zeng et al. 2022): moving average and remainder, each through one linear map."""
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        n = N_CHANNELS * HOP_SAMPLES // 4
+        self.trend, self.season = nn.Linear(n, s.view), nn.Linear(n, s.view)
+
+    def forward(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, view)
+        slow = fn.avg_pool1d(x, 4)  # (k, 2, 125)
+        trend = fn.avg_pool1d(slow, 25, 1, 12, count_include_pad=False)
+        out: Tensor = self.trend(trend.flatten(1)) + self.season((slow - trend).flatten(1))
+        return out
+
+
+class PeriodView(nn.Module):
+    """TimesNet's role (Wu et al. 2022): fold the signal by its main FFT period to cycles x phases, then 2-D convolution.
+
+    Ours: one period per hop, 0.25 to 2 s, and a fixed grid of 6 cycles x 20 phases, so that rows batch together.
+    """
+
+    CYCLES, PHASES = 6, 20
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(N_CHANNELS, 8, 3, (1, 2), 1), nn.Conv2d(8, 12, 3, 2, 1)
+        self.out = nn.Linear(12 * 3 * 5, s.view)
+        frequency = torch.arange(257) * (125.0 / 512)
+        self.register_buffer("allowed", ((frequency >= 0.5) & (frequency <= 4.0)).float(), persistent=False)
+        grid = torch.arange(self.CYCLES)[:, None] + torch.arange(self.PHASES)[None] / self.PHASES
+        self.register_buffer("grid", grid.flatten(), persistent=False)
+
+    def forward(self, x: Tensor, power: Tensor) -> Tensor:  # (k, 2, 500), (k, 257) -> (k, view)
+        bin_ = (power * self.get_buffer("allowed")).argmax(1).clamp(min=2)
+        period = 512.0 / bin_  # samples (k,)
+        at = HOP_SAMPLES - 1 - self.get_buffer("grid") * period[:, None]  # newest first, (k, 120)
+        inside = at >= 0
+        index = at.clamp(min=0).long()[:, None].expand(-1, N_CHANNELS, -1)
+        folded = fn.avg_pool1d(x, 5, 1, 2).gather(2, index) * inside[:, None]
+        folded = folded.unflatten(2, (self.CYCLES, self.PHASES))
+        h = fn.relu(self.conv2(fn.relu(self.conv1(folded))))  # (k, 12, 3, 5)
+        out: Tensor = self.out(h.flatten(1))
+        return out
+
+
+class PatchView(nn.Module):
+    """MOMENT's role (Goswami et al. 2024): a transformer over patches, pre-trained to fill in masked ones."""
+
+    PATCH, WIDTH = 20, 24
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        n = HOP_SAMPLES // self.PATCH
+        self.embed = nn.Linear(N_CHANNELS * self.PATCH, self.WIDTH)
+        self.place = nn.Parameter(torch.randn(n, self.WIDTH) * 0.02)
+        self.hidden = nn.Parameter(torch.zeros(N_CHANNELS * self.PATCH))
+        self.norm1, self.norm2 = nn.LayerNorm(self.WIDTH), nn.LayerNorm(self.WIDTH)
+        self.qkv, self.mix = nn.Linear(self.WIDTH, 3 * self.WIDTH), nn.Linear(self.WIDTH, self.WIDTH)
+        self.up, self.down = nn.Linear(self.WIDTH, 2 * self.WIDTH), nn.Linear(2 * self.WIDTH, self.WIDTH)
+        self.out = nn.Linear(self.WIDTH, s.view)
+
+    def patches(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, 25, 40)
+        return x.unflatten(2, (-1, self.PATCH)).transpose(1, 2).flatten(2)
+
+    def encode(self, patches: Tensor) -> Tensor:  # (k, 25, 40) -> (k, 25, 24)
+        h = self.embed(patches) + self.place
+        q, k, v = self.qkv(self.norm1(h)).chunk(3, -1)
+        h = h + self.mix(torch.softmax(q @ k.transpose(1, 2) * self.WIDTH**-0.5, -1) @ v)
+        out: Tensor = h + self.down(fn.relu(self.up(self.norm2(h))))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, view)
+        out: Tensor = self.out(self.encode(self.patches(x)).mean(1))
+        return out
+
+
+class ConvView(nn.Module):
+    """ECG-FM's role (McKeen et al. 2024): convolutions, pre-trained so that neighbouring hops of a patient agree."""
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv1d(N_CHANNELS, 12, 9, 2, 4), nn.Conv1d(12, 16, 7, 2, 3)
+        self.conv3 = nn.Conv1d(16, 24, 5, 2, 2)
+        self.out = nn.Linear(48, s.view)
+
+    def forward(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, view)
+        h = fn.relu(self.conv1(fn.avg_pool1d(x, 2)))  # (k, 12, 125)
+        h = fn.relu(self.conv3(fn.relu(self.conv2(h))))  # (k, 24, 32)
+        out: Tensor = self.out(torch.cat([h.mean(2), h.amax(2)], 1))
+        return out
+
+
+class BandStem(nn.Module):
+    """What the band expert needs of a hop: slow waves (f-waves, flutter, VF) by convolution, amplitude and spectrum.
+
+    Learnt with labels, unlike the views; it runs once per hop and its answer is part of the hop token.
+    """
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv1d(N_CHANNELS, 16, 15, 2, 7), nn.Conv1d(16, 24, 7, 2, 3)
+        self.conv3 = nn.Conv1d(24, 24, 5, 2, 2)
+        self.spectrum = nn.Linear(32 + 2 * N_CHANNELS, 24)
+        self.out = nn.Linear(72, s.band)
+
+    def forward(self, x: Tensor, level: Tensor, mask: Tensor, power: Tensor) -> Tensor:  # -> (k, band)
+        h = fn.relu(self.conv1(fn.avg_pool1d(x, 2)))  # (k, 16, 125)
+        h = fn.relu(self.conv3(fn.relu(self.conv2(h))))  # (k, 24, 32)
+        share = power[:, :128].unflatten(1, (32, 4)).sum(2) / (power.sum(1, keepdim=True) + 1e-3)  # about 1 Hz each
+        flat = torch.cat([torch.log(share + 1e-3) * 0.3, level, mask], 1)
+        h = torch.cat([h.mean(2), h.amax(2), fn.relu(self.spectrum(flat))], 1)
+        return torch.tanh(self.out(h))
+
+
+class HopEncoder(nn.Module):
+    """Four frozen views and the band stem of a hop, side by side: the hop token."""
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        self.trend_season, self.period, self.patch, self.conv = TrendSeasonView(s), PeriodView(s), PatchView(s), ConvView(s)
+        self.band = BandStem(s)
+        self.view_norm = nn.BatchNorm1d(4 * s.view, affine=False)
+
+    @staticmethod
+    def prepare(wave: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """mV (k, 2, 500) to unit spread, log spread (k, 2), spectral power (k, 257) of both leads."""
+        centred = wave - wave.mean(2, keepdim=True)
+        spread = centred.square().mean(2, keepdim=True).sqrt()
+        x = (centred / (spread + 0.01)).clamp(-8, 8) * mask.gt(0)[..., None]
+        level = torch.log(spread[..., 0] + 0.01)
+        taper = torch.hann_window(HOP_SAMPLES, device=wave.device)
+        power = torch.fft.rfft(x * taper, 512).abs().square().sum(1)
+        return x, level, power
+
+    def views(self, x: Tensor, power: Tensor) -> Tensor:  # (k, 4 * view)
+        views = [self.trend_season(x), self.period(x, power), self.patch(x), self.conv(x)]
+        out: Tensor = self.view_norm(torch.cat(views, 1)).clamp(-5, 5)
+        return out
+
+    def forward(self, wave: Tensor, mask: Tensor) -> Tensor:  # (k, 2, 500), (k, 2) -> (k, D)
+        x, level, power = self.prepare(wave, mask)
+        return torch.cat([self.views(x, power), self.band(x, level, mask, power)], 1)
+
+
+# ------------------------------------------------------------ morphology path: experts over a beat
+
+
+class MorphologyExpert(nn.Module):
+    """A small convolutional net with its own kernel size: from notches (3) to the whole QRS (23)."""
+
+    def __init__(self, s: Sizes, kernel: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(BEAT_CHANNELS, s.width, kernel, 2, kernel // 2)
+        self.conv2 = nn.Conv1d(s.width, 2 * s.width, 5, 2, 2)
+        self.out = nn.Linear(2 * s.width * 8, s.token)
+
+    def forward(self, wave: Tensor) -> Tensor:  # (k, 4, 128) -> (k, D)
+        h = fn.relu(self.conv2(fn.relu(self.conv1(wave))))  # (k, 2 width, 32)
+        out: Tensor = self.out(fn.max_pool1d(h, 4).flatten(1))
+        return out
+
+
+class GroupedExperts(nn.Module):
+    """All morphology experts in one pass: kernels padded to the longest, one wide convolution, then one grouped."""
+
+    def __init__(self, experts: list[MorphologyExpert], kernels: tuple[int, ...]) -> None:
+        super().__init__()
+        longest = max(kernels)
+        padded = [fn.pad(e.conv1.weight, ((longest - k) // 2,) * 2) for e, k in zip(experts, kernels, strict=True)]
+        self.padding, self.n = longest // 2, len(experts)
+        self.register_buffer("weight1", torch.cat(padded).detach())
+        self.register_buffer("bias1", torch.cat([e.conv1.bias for e in experts if e.conv1.bias is not None]).detach())
+        self.register_buffer("weight2", torch.cat([e.conv2.weight for e in experts]).detach())
+        self.register_buffer("bias2", torch.cat([e.conv2.bias for e in experts if e.conv2.bias is not None]).detach())
+        self.register_buffer("weight3", torch.stack([e.out.weight.T for e in experts]).detach())
+        self.register_buffer("bias3", torch.stack([e.out.bias for e in experts]).detach())
+
+    def forward(self, wave: Tensor, gate: Tensor) -> Tensor:  # (k, 4, 128), (k, E) -> (k, D)
+        b = self.get_buffer
+        h = fn.relu(fn.conv1d(wave, b("weight1"), b("bias1"), 2, self.padding))
+        h = fn.relu(fn.conv1d(h, b("weight2"), b("bias2"), 2, 2, groups=self.n))  # (k, E 2 width, 32)
+        h = fn.max_pool1d(h, 4).unflatten(1, (self.n, -1)).flatten(2)  # (k, E, n)
+        return (h * gate[..., None]).flatten(1) @ b("weight3").flatten(0, 1) + gate @ b("bias3")
+
+
+class MorphologyPath(nn.Module):
+    """Experts over the samples of a beat, a gate that sees its features (RR context and quality among them)."""
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        self.kernels = s.kernels
+        self.experts = nn.ModuleList(MorphologyExpert(s, k) for k in s.kernels)
+        self.grouped: GroupedExperts | None = None
+        self.norm = nn.BatchNorm1d(s.features)
+        self.gate = nn.Sequential(nn.Linear(s.features, 16), nn.ReLU(), nn.Linear(16, len(s.kernels)))
+        self.context = nn.Sequential(nn.Linear(s.features, 48), nn.ReLU(), nn.Linear(48, s.token))
+        self.dropout = nn.Dropout(s.dropout)
+        self.fuse: TaskLinear | Merged = TaskLinear(s.token, s.token, 1, s.rank, s.alpha)
+        self.head = nn.Linear(s.token, len(BEATS))
+
+    def group(self) -> None:
+        """Turn to the grouped form, for service."""
+        self.grouped = GroupedExperts([e for e in self.experts if isinstance(e, MorphologyExpert)], self.kernels)
+        self.fuse = self.fuse.merged()
+
+    def forward(self, wave: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(k, 4, 128), (k, F) -> logits (k, 5), token (k, D), gate (k, E)."""
+        f = self.norm(features).clamp(-5, 5)
+        gate = torch.softmax(self.gate(f), 1)
+        if self.grouped is not None:
+            mixed = self.grouped(wave, gate)
+        else:
+            mixed = torch.stack([expert(wave) for expert in self.experts], 1).mul(gate[..., None]).sum(1)
+        token = fn.relu(self.dropout(mixed) + self.context(f))
+        hidden = fn.relu(self.fuse(self.dropout(token))[:, 0])
+        return self.head(hidden), token, gate
+
+
+# ------------------------------------------------------------ rhythm path: experts over tokens
+
+
+def rr_statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Statistics (k, 40) of the beats' RR of 10 s and of 30 s, and the detector's mean RR (k,) in s of 10 s, 0 for none.
+
+    `features` (k, 48, F), `mask` (k, 48) bool, newest last.
+    """
+    known = mask & (features[..., _RR_UNKNOWN] < 0.5)
+    rr = torch.exp(features[..., _RR]) * known  # s
+    since = rr.flip(1).cumsum(1).flip(1) - rr  # s from this beat to the newest
+    out, mean_10 = [], torch.zeros_like(rr[:, 0])
+    for span in (10.0, 31.0):
+        w = (known & (since < span)).float()
+        n = w.sum(1).clamp(min=1)
+        mean = (rr * w).sum(1) / n
+        safe = mean.clamp(min=0.2)
+        pair = w[:, 1:] * w[:, :-1]
+        n_pair = pair.sum(1).clamp(min=1)
+        step = (rr[:, 1:] - rr[:, :-1]) / safe[:, None] * pair
+        size = step.abs()
+        turn = ((step[:, 1:] * step[:, :-1]) < 0).float() * pair[:, 1:] * pair[:, :-1]
+        spread = (((rr - mean[:, None]) * w).square().sum(1) / n).sqrt() / safe
+        parts = [
+            torch.log(safe), spread, size.square().sum(1).div(n_pair).sqrt(), size.sum(1) / n_pair,
+            *(((size > limit).float() * pair).sum(1) / n_pair for limit in (0.03, 0.06, 0.12, 0.25)),
+            turn.sum(1) / n_pair, w.sum(1) / 20.0, (rr - 9 * (1 - w)).amax(1).clamp(min=0), (rr + 9 * (1 - w)).amin(1).clamp(max=3),
+        ]  # fmt: skip
+        beats = (mask & (since < span)).float()
+        shape = (features[..., [10, 12, 13, 14, 16, 18, 19]] * beats[..., None]).sum(1) / beats.sum(1).clamp(min=1)[:, None]
+        out += [torch.stack(parts, 1), shape, beats.sum(1, keepdim=True) / 20.0]
+        if span < 11:
+            mean_10 = mean
+    return torch.cat(out, 1), mean_10
+
+
+class RhythmStatistics(nn.Module):
+    """Expert on RR statistics."""
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(40, 48), nn.ReLU(), nn.Dropout(s.dropout), nn.Linear(48, s.rhythm))
+
+    def forward(self, statistics: Tensor) -> Tensor:  # (k, 40) -> (k, rhythm)
+        out: Tensor = self.net(statistics)
+        return out
+
+
+class RhythmSequence(nn.Module):
+    """Expert on the order of beats: dilated convolutions over beat tokens and features."""
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        self.embed = nn.Linear(s.token + s.features, 32)
+        self.conv1, self.conv2 = nn.Conv1d(32, 32, 3, padding=1), nn.Conv1d(32, 32, 3, padding=2, dilation=2)
+        self.dropout = nn.Dropout(s.dropout)
+        self.out = nn.Linear(64, s.rhythm)
+
+    def forward(self, tokens: Tensor, features: Tensor, mask: Tensor) -> Tensor:  # (k, 48, D), (k, 48, F), (k, 48)
+        there = mask[:, None].float()  # (k, 1, 48)
+        h = fn.relu(self.embed(torch.cat([tokens, features], 2))).transpose(1, 2) * there
+        h = fn.relu(self.conv1(h)) * there
+        h = fn.relu(self.conv2(h)) * there  # (k, 32, 48)
+        pooled = torch.cat([h.sum(2) / there.sum(2).clamp(min=1), h.amax(2)], 1)
+        out: Tensor = self.out(self.dropout(pooled))
+        return out
+
+
+class RhythmBand(nn.Module):
+    """Expert on hop tokens: f-waves, flutter and VF, asystole, noise. The last 10 s by place, all 30 s by attention."""
+
+    RECENT = 5
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        self.embed = nn.Linear(s.token, 32)
+        self.score = nn.Linear(32, 1)
+        self.out = nn.Sequential(nn.Linear(32 * (self.RECENT + 2), 64), nn.ReLU(), nn.Dropout(s.dropout), nn.Linear(64, s.rhythm))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:  # (k, 15, D), (k, 15) -> (k, rhythm)
+        there = mask[..., None].float()
+        h = fn.relu(self.embed(tokens)) * there
+        weight = torch.softmax(self.score(h).masked_fill(~mask[..., None], -30.0), 1) * there
+        recent = h[:, -self.RECENT :]
+        count = there[:, -self.RECENT :].sum(1).clamp(min=1)
+        out: Tensor = self.out(torch.cat([recent.flatten(1), (weight * h).sum(1), recent.sum(1) / count], 1))
+        return out
+
+
+class WindowFusion(nn.Module):
+    """Rhythm experts and their gate; the window's beats pooled; the gate of the two paths; fusion with LoRA; heads."""
+
+    N_EXPERTS = 3
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        self.statistics_norm = nn.BatchNorm1d(40)
+        self.statistics, self.sequence, self.band = RhythmStatistics(s), RhythmSequence(s), RhythmBand(s)
+        self.gate = nn.Sequential(nn.Linear(40 + 2, 16), nn.ReLU(), nn.Linear(16, self.N_EXPERTS))
+        self.beat_score, self.beat_out = nn.Linear(s.token, 1), nn.Linear(2 * s.token, s.rhythm)
+        self.path_gate = nn.Linear(2 * s.rhythm, 2)
+        self.trunk = nn.Linear(2 * s.rhythm, 64)
+        self.dropout = nn.Dropout(s.dropout)
+        self.adapt: TaskLinear | Merged = TaskLinear(64, 48, len(WINDOW_TASKS), s.rank, s.alpha)
+        self.heads = nn.ModuleDict({task: nn.Linear(48, OUTPUTS.get(task, 1)) for task in WINDOW_TASKS})
+
+    def merge(self) -> None:
+        """Fold the adapters into the fusion layer, for service."""
+        self.adapt = self.adapt.merged()
+
+    def forward(
+        self, hop_tokens: Tensor, hop_mask: Tensor, beat_tokens: Tensor, beat_features: Tensor, beat_mask: Tensor
+    ) -> dict[str, Tensor]:
+        """Logits per task (k, n), `rr_s` of the detector (k,), `gates` (k, 5): three experts, two paths."""
+        raw, rr_s = rr_statistics(beat_features, beat_mask)
+        statistics = self.statistics_norm(raw).clamp(-5, 5)
+        amount = torch.stack([hop_mask.float().mean(1), beat_mask.float().mean(1)], 1)
+        gate = torch.softmax(self.gate(torch.cat([statistics, amount], 1)), 1)  # (k, 3)
+        answers = torch.stack([
+            self.statistics(statistics),
+            self.sequence(beat_tokens, beat_features, beat_mask),
+            self.band(hop_tokens, hop_mask),
+        ], 1)  # (k, 3, rhythm)  # fmt: skip
+        rhythm = fn.relu((answers * gate[..., None]).sum(1))
+        there = beat_mask[..., None].float()
+        weight = torch.softmax(self.beat_score(beat_tokens).masked_fill(~beat_mask[..., None], -30.0), 1) * there
+        mean = (beat_tokens * there).sum(1) / there.sum(1).clamp(min=1)
+        morphology = fn.relu(self.beat_out(torch.cat([(weight * beat_tokens).sum(1), mean], 1)))
+        path = torch.softmax(self.path_gate(torch.cat([morphology, rhythm], 1)), 1)  # (k, 2)
+        both = torch.cat([morphology * path[:, :1], rhythm * path[:, 1:]], 1) * 2
+        hidden = fn.relu(self.adapt(self.dropout(fn.relu(self.trunk(both)))))  # (k, tasks, 48)
+        out = {task: self.heads[task](hidden[:, i]) for i, task in enumerate(WINDOW_TASKS)}
+        return out | {"rr_s": rr_s, "gates": torch.cat([gate, path], 1), "experts": answers}
+
+
+class EcgMoe(nn.Module):
+    """The whole model; `beats`, `hops` and `windows` are called apart, as tokens are kept between them."""
+
+    def __init__(self, sizes: Sizes = Sizes()) -> None:  # noqa: B008  (frozen)
+        super().__init__()
+        self.sizes = sizes
+        self.encoder, self.morphology, self.fusion = HopEncoder(sizes), MorphologyPath(sizes), WindowFusion(sizes)
+
+    def for_service(self) -> "EcgMoe":
+        """This model with experts grouped and adapters merged, in evaluation mode."""
+        self.eval().requires_grad_(False)
+        self.morphology.group()
+        self.fusion.merge()
+        return self
+
+    def beats(self, wave: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """wave (k, 4, 128), features (k, F) -> probs (k, 5), token (k, D), gates (k, E)."""
+        logits, token, gate = self.morphology(wave, features)
+        return {"probs": torch.softmax(logits, 1), "token": token, "gates": gate}
+
+    def hops(self, wave: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """wave (k, 2, 500) mV, mask (k, 2) -> token (k, D)."""
+        return {"token": self.encoder(wave, mask)}
+
+    def windows(
+        self, hop_tokens: Tensor, hop_mask: Tensor, beat_tokens: Tensor, beat_features: Tensor, beat_mask: Tensor
+    ) -> dict[str, Tensor]:
+        """(k, 15, D), (k, 15), (k, 48, D), (k, 48, F), (k, 48), newest last -> the answers of each task."""
+        out = self.fusion(hop_tokens, hop_mask, beat_tokens, beat_features, beat_mask)
+        one = {task: out[task][:, 0] for task in WINDOW_TASKS if task not in OUTPUTS}
+        return {
+            "rhythm": torch.softmax(out["rhythm"], 1),
+            "shockable": torch.sigmoid(one["shockable"]),
+            "quality": torch.sigmoid(one["quality"]),
+            "rr_ms": torch.where(out["rr_s"] > 0, 1000 * out["rr_s"] + RR_SCALE * one["rr_ms"], torch.nan),
+            "age": AGE_MEAN + AGE_SD * one["age"],
+            "male": torch.sigmoid(one["male"]),
+            "potassium": torch.sigmoid(one["potassium"]),
+            "arrhythmia": torch.softmax(out["arrhythmia"], 1),
+            "gates": out["gates"],
+        }
+
+
+def example_inputs(kind: str, k: int, sizes: Sizes = Sizes()) -> tuple[Tensor, ...]:  # noqa: B008  (frozen)
+    """Zeros of the right shapes for `beats`, `hops` or `windows` (kind beat, hop, window)."""
+    if kind == "beat":
+        return torch.zeros(k, BEAT_CHANNELS, BEAT_SAMPLES), torch.zeros(k, sizes.features)
+    if kind == "hop":
+        return torch.zeros(k, N_CHANNELS, HOP_SAMPLES), torch.ones(k, N_CHANNELS)
+    d, f = sizes.token, sizes.features
+    return (
+        torch.zeros(k, TOKEN_HOPS, d), torch.ones(k, TOKEN_HOPS, dtype=torch.bool), torch.zeros(k, TOKEN_BEATS, d),
+        torch.zeros(k, TOKEN_BEATS, f), torch.ones(k, TOKEN_BEATS, dtype=torch.bool),
+    )  # fmt: skip

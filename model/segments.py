@@ -1,0 +1,447 @@
+"""Cuts what the model sees: beats with their RR context, and hops of two seconds.
+
+The shard and the training run this same code, so the model meets in service what it met in training.
+All beds are rows of the same arrays and every result is decided at an exact tick (250 Hz), so neither
+the size of the chunks nor the beds that share a call change it.
+
+    beats = PeriodDetector.push(...)                 R peaks, ticks
+    whole = BeatCutter.push(rows, watermark, beats)  beats whose look-ahead is known, RR features
+    wave, features = Templates.cut(...)              samples, template difference, shape features
+    hops = HopCutter.push(rows, available)           hops due on the absolute 2 s grid
+    wave, mask = cut_hops(...)
+
+Signals are float32, mV, at 125 Hz, NaN where missing, shape (rows, leads, capacity). Positions along the last
+axis are the caller's to compute (`beat_start`, `hop_start` give sample numbers): subtract the number of the first
+sample of a whole record, or take the remainder by the capacity of a mirrored ring of twice that length.
+Positions beyond the array read as missing.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Int = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float32]
+State = dict[str, npt.NDArray[np.generic]]
+
+TICK_HZ, MODEL_HZ = 250, 125
+BEAT_BEFORE, BEAT_AFTER = 48, 80
+BEAT_SAMPLES = BEAT_BEFORE + BEAT_AFTER
+BEAT_CHANNELS = 4  # best lead, its difference from the running template, second lead, its difference
+HOP_S, WINDOW_HOPS, TOKEN_HOPS, TOKEN_BEATS = 2, 5, 15, 48
+HOP_TICKS, HOP_SAMPLES = HOP_S * TICK_HZ, 2 * HOP_S * MODEL_HZ
+N_CHANNELS = 2
+LOOK_AHEAD = 375  # ticks that a beat waits for the next one: 1.5 s
+DETECTOR_DELAY = 62  # ticks, the bound of model.periods
+
+FEATURES = (
+    "rr_median", "rr_upper", "next_median", "next_unknown", "next_rr", "drr", "rr_s", "previous_median", "irregular",
+    "rr_unknown", "correlation", "difference", "width", "width_change", "amplitude_change", "other_correlation",
+    "atrial_correlation", "second_lead", "second_correlation", "quality",
+)  # fmt: skip
+"""Names of the beat features, in order.
+
+rr_median, rr_upper: log of RR by the median of the last 15 and by the mean of the longer half of the last 60 RRs.
+next_median, next_rr: log of the next RR by that median and by RR; 0 where `next_unknown` is 1.
+drr: (RR - previous RR) / median. rr_s: log of RR in s; 0 where `rr_unknown` is 1. irregular: mean |dRR| / median of 8.
+correlation, difference: with the running template (best lead) over the QRS, and the energy of the difference there.
+width: of the QRS in units of 0.1 s, width_change and amplitude_change: log ratio to the running normal beat.
+other_correlation: with the most recent beat unlike the template. atrial_correlation: with the template before the QRS.
+second_lead: 1 where there is one. quality: 0..1 as given times the share of samples that are there.
+"""
+N_FEATURES = len(FEATURES)
+SHAPE = FEATURES.index("correlation")  # features from here on need the samples
+
+_MAX_PENDING, _MAX_RR, _MEDIAN_OF = 16, 60, 15
+_LONGEST_RR = 750  # ticks: a longer one is a pause or a gap and enters no average
+
+
+class BeatsLike(Protocol):
+    """What is used of `model.periods.Beats`: sorted by (row, at)."""
+
+    @property
+    def row(self) -> Int: ...
+    @property
+    def at(self) -> Int: ...
+    @property
+    def decided(self) -> Int: ...
+
+
+class CompleteBeats(NamedTuple):
+    """Beats whose look-ahead is known, sorted by (row, at). `ready`: the last tick that the beat needed."""
+
+    row: Int
+    at: Int
+    ready: Int
+    features: Float  # (k, N_FEATURES); the shape features are 0 until `Templates.cut`
+
+
+class Hops(NamedTuple):
+    """Hops that are due: the hop ends before tick `end` (a multiple of HOP_TICKS)."""
+
+    row: Int
+    end: Int
+
+
+def beat_start(at: Int) -> Int:
+    """Model sample at which the cut of a beat with its R peak at tick `at` begins."""
+    return (at >> 1) - BEAT_BEFORE
+
+
+def hop_start(end: Int) -> Int:
+    """Model sample at which the samples (4 s) of the hop that ends before tick `end` begin."""
+    return (end >> 1) - HOP_SAMPLES
+
+
+def take(signal: Float, rows: Int, lead: Int, start: Int, length: int) -> Float:
+    """Samples (k, 2, length) of two leads each, `lead` (k, 2) with -1 for none; NaN where there is nothing."""
+    out = np.empty((rows.size, N_CHANNELS, length), np.float32)
+    _take(signal, rows, lead, start, out)
+    return out
+
+
+def cut_hops(signal: Float, rows: Int, lead: Int, start: Int) -> tuple[Float, Float]:
+    """Samples (k, 2, HOP_SAMPLES) in mV, missing ones 0, and the share (k, 2) of samples that were there."""
+    wave = take(signal, rows, lead, start, HOP_SAMPLES)
+    there = np.isfinite(wave)
+    mask = there.mean(axis=2, dtype=np.float32)
+    wave[~there] = 0.0
+    np.clip(wave, -10.0, 10.0, out=wave)
+    return wave, mask
+
+
+class BeatCutter:
+    """Keeps the RR context of every row and says which beats are complete.
+
+    A beat is complete when the next R peak is known, or none has come within LOOK_AHEAD, and its samples are there.
+    `ready` is the later of the last tick for the look-ahead and for the samples (`signal_delay`: ticks that the
+    125 Hz signal lags), whatever the chunks.
+    """
+
+    def __init__(self, n_rows: int, signal_delay: int = DETECTOR_DELAY) -> None:
+        self.signal_delay = signal_delay
+        self._pending = np.zeros((n_rows, _MAX_PENDING, 2), np.int64)  # at, decided
+        self._n_pending = np.zeros(n_rows, np.int64)
+        self._rr = np.zeros((n_rows, _MAX_RR), np.int64)  # newest last
+        self._n_rr = np.zeros(n_rows, np.int64)
+        self._last = np.full(n_rows, -1, np.int64)  # R peak before the first pending one
+
+    def reset(self, rows: Int) -> None:
+        """Forget the context: after a gap or at a new epoch. Call `flush` first to have the beats that wait."""
+        self._n_pending[rows] = 0
+        self._n_rr[rows] = 0
+        self._last[rows] = -1
+
+    def push(self, rows: Int, watermark: Int, beats: BeatsLike, available: Int | None = None) -> CompleteBeats:
+        """Take new R peaks (of any rows) and give the beats of `rows` that are complete.
+
+        `watermark` (k,): tick up to which all R peaks of the row are known. `available` (k,): tick before which the
+        125 Hz samples are there; the watermark where not given.
+        """
+        available = watermark if available is None else available
+        return self._complete(rows, watermark, available, beats.row, beats.at, beats.decided)
+
+    def flush(self, rows: Int, end: Int) -> CompleteBeats:
+        """Complete all beats that wait: the signal of the row ends before tick `end` (k,)."""
+        none = np.zeros(0, np.int64)
+        far = np.full(rows.size, np.iinfo(np.int64).max // 2)
+        done = self._complete(rows, far, far, none, none, none)
+        ends = np.full(self._last.size, np.iinfo(np.int64).max // 2)
+        ends[rows] = end
+        return done._replace(ready=np.minimum(done.ready, np.maximum(ends[done.row], done.at)))
+
+    def state_dict(self) -> State:
+        """Arrays, rows first, that `load_state_dict` takes back."""
+        return {
+            "pending": self._pending.copy(), "n_pending": self._n_pending.copy(), "rr": self._rr.copy(),
+            "n_rr": self._n_rr.copy(), "last": self._last.copy(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a `state_dict`."""
+        for name in ("pending", "n_pending", "rr", "n_rr", "last"):
+            getattr(self, f"_{name}")[...] = state[name]
+
+    def _complete(self, rows: Int, watermark: Int, available: Int, row: Int, at: Int, decided: Int) -> CompleteBeats:
+        most = at.size + int(self._n_pending[rows].sum()) + int(self._n_pending[row].sum())
+        out_row, out_at, out_ready = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
+        features = np.zeros((most, N_FEATURES), np.float32)
+        n = _complete_beats(
+            row, at, decided, rows, watermark, available, self.signal_delay,
+            self._pending, self._n_pending, self._rr, self._n_rr, self._last, out_row, out_at, out_ready, features,
+        )  # fmt: skip
+        order = np.lexsort((out_at[:n], out_row[:n]))
+        return CompleteBeats(out_row[order], out_at[order], out_ready[order], features[order])
+
+
+class Templates:
+    """The running template of the usual beat, per row and lead, with which each beat is compared.
+
+    Causal: a beat is compared with what came before it, then enters the template if it is like it. Where beats unlike
+    it outnumber it for a while (16 in a row that are like one another), they become the template.
+    """
+
+    def __init__(self, n_rows: int, n_leads: int) -> None:
+        self._usual = np.zeros((n_rows, n_leads, BEAT_SAMPLES), np.float32)
+        self._other = np.zeros((n_rows, n_leads, BEAT_SAMPLES), np.float32)
+        self._scale = np.zeros((n_rows, n_leads, 4), np.float32)  # amplitude, width, beats in usual, others in a row
+
+    def reset(self, rows: Int) -> None:
+        """Forget the templates of these rows."""
+        self._usual[rows] = 0
+        self._other[rows] = 0
+        self._scale[rows] = 0
+
+    def cut(
+        self, signal: Float, beats: CompleteBeats, lead: Int, start: Int, quality: Float | None = None
+    ) -> tuple[Float, Float]:
+        """Samples and all features of beats, which must come in order of time in each row, each once.
+
+        `lead` (k, 2): best and second lead, -1 for none. `start` (k,): positions of `beat_start(at)` in `signal`.
+        `quality` (k,) 0..1 of the best lead. Gives wave (k, BEAT_CHANNELS, BEAT_SAMPLES) float32 in units of the
+        row's usual QRS amplitude, and features (k, N_FEATURES).
+        """
+        k = beats.row.size
+        raw = take(signal, beats.row, lead, start, BEAT_SAMPLES)
+        wave = np.zeros((k, BEAT_CHANNELS, BEAT_SAMPLES), np.float32)
+        features = beats.features.copy()
+        good = np.ones(k, np.float32) if quality is None else quality.astype(np.float32)
+        _compare(raw, beats.row, lead, good, self._usual, self._other, self._scale, wave, features)
+        return wave, features
+
+    def state_dict(self) -> State:
+        """Arrays, rows first, that `load_state_dict` takes back."""
+        return {"usual": self._usual.copy(), "other": self._other.copy(), "scale": self._scale.copy()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a `state_dict`."""
+        for name in ("usual", "other", "scale"):
+            getattr(self, f"_{name}")[...] = state[name]
+
+
+class HopCutter:
+    """Says which hops are due: every HOP_S on the absolute grid, from the first with two seconds of signal."""
+
+    def __init__(self, n_rows: int) -> None:
+        self._next = np.full(n_rows, HOP_TICKS, np.int64)
+
+    def reset(self, rows: Int, first_tick: Int) -> None:
+        """The signal of these rows begins (again) at `first_tick` (k,)."""
+        self._next[rows] = -(-(first_tick + HOP_TICKS) // HOP_TICKS) * HOP_TICKS
+
+    def push(self, rows: Int, available: Int) -> Hops:
+        """Hops of `rows` that end at or before tick `available` (k,), before which the 125 Hz samples are there."""
+        n = np.maximum((available - self._next[rows]) // HOP_TICKS + 1, 0)
+        row = np.repeat(rows, n)
+        first = np.repeat(self._next[rows], n)
+        step = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
+        self._next[rows] += n * HOP_TICKS
+        return Hops(row, first + step * HOP_TICKS)
+
+    def state_dict(self) -> State:
+        """Arrays, rows first, that `load_state_dict` takes back."""
+        return {"next": self._next.copy()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a `state_dict`."""
+        self._next[...] = state["next"]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _take(signal, rows, lead, start, out):  # type: ignore[no-untyped-def]
+    length = out.shape[2]
+    end = signal.shape[2]
+    for i in range(rows.size):
+        for c in range(out.shape[1]):
+            for j in range(length):
+                p = start[i] + j
+                if lead[i, c] < 0 or p < 0 or p >= end:
+                    out[i, c, j] = np.nan
+                else:
+                    out[i, c, j] = signal[rows[i], lead[i, c], p]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _complete_beats(  # type: ignore[no-untyped-def]
+    row, at, decided, rows, watermark, available, signal_delay, pending, n_pending, rr, n_rr, last,
+    out_row, out_at, out_ready, features,
+):  # fmt: skip
+    n = 0
+    # An R peak that has a later one behind it needs no watermark, but it needs its samples; a full queue gives way.
+    for i in range(row.size):
+        r = row[i]
+        if n_pending[r] == pending.shape[1]:
+            n = _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, out_ready, features, n)
+        pending[r, n_pending[r], 0] = at[i]
+        pending[r, n_pending[r], 1] = decided[i]
+        n_pending[r] += 1
+    for i in range(rows.size):
+        r = rows[i]
+        while n_pending[r] > 0:
+            first = pending[r, 0, 0]
+            if n_pending[r] == 1 and watermark[i] < first + LOOK_AHEAD:
+                break
+            if available[i] < first + 2 * BEAT_AFTER:
+                break
+            n = _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, out_ready, features, n)
+    return n
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, out_ready, features, n):  # type: ignore[no-untyped-def]
+    at = pending[r, 0, 0]
+    following = -1
+    ready = at + LOOK_AHEAD + DETECTOR_DELAY
+    if n_pending[r] > 1 and pending[r, 1, 0] <= at + LOOK_AHEAD:
+        following = pending[r, 1, 0] - at
+        ready = pending[r, 1, 1]
+    out_row[n] = r
+    out_at[n] = at
+    out_ready[n] = max(ready, at + 2 * BEAT_AFTER + signal_delay)
+    f = features[n]
+    current = at - last[r] if last[r] >= 0 else -1
+    known = 0 < current <= _LONGEST_RR
+    if known:
+        if n_rr[r] == rr.shape[1]:
+            for j in range(1, rr.shape[1]):
+                rr[r, j - 1] = rr[r, j]
+            n_rr[r] -= 1
+        rr[r, n_rr[r]] = current
+        n_rr[r] += 1
+    m = n_rr[r]
+    median = 0.0
+    if m > 0:
+        recent = np.sort(rr[r, max(m - _MEDIAN_OF, 0) : m])
+        half = recent.size // 2
+        median = float(recent[half]) if recent.size % 2 else 0.5 * (recent[half - 1] + recent[half])
+        longest = np.sort(rr[r, :m])
+        upper = 0.0
+        for j in range(m // 2, m):
+            upper += longest[j]
+        upper /= m - m // 2
+        if known:
+            f[0] = np.log(current / median)
+            f[1] = np.log(current / upper)
+            f[6] = np.log(current / 250.0)
+        if following > 0:
+            f[2] = np.log(following / median)
+        if known and m > 1:
+            f[5] = (current - rr[r, m - 2]) / median
+            f[7] = np.log(rr[r, m - 2] / median)
+        k = min(m - 1, 8)
+        total = 0.0
+        for j in range(m - k, m):
+            total += abs(rr[r, j] - rr[r, j - 1])
+        f[8] = total / (k * median) if k > 0 else 0.0
+    if following > 0 and known:
+        f[4] = np.log(following / current)
+    f[3] = 0.0 if following > 0 else 1.0
+    f[9] = 0.0 if known else 1.0
+    last[r] = at
+    n_pending[r] -= 1
+    for j in range(n_pending[r]):
+        pending[r, j, 0] = pending[r, j + 1, 0]
+        pending[r, j, 1] = pending[r, j + 1, 1]
+    return n + 1
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _correlation(a, b, first, end):  # type: ignore[no-untyped-def]
+    n = end - first
+    mean_a, mean_b = 0.0, 0.0
+    for j in range(first, end):
+        mean_a += a[j]
+        mean_b += b[j]
+    mean_a /= n
+    mean_b /= n
+    aa, bb, ab = 1e-6, 1e-6, 0.0
+    for j in range(first, end):
+        x = a[j] - mean_a
+        y = b[j] - mean_b
+        aa += x * x
+        bb += y * y
+        ab += x * y
+    return ab / np.sqrt(aa * bb)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _compare(raw, row, lead, quality, usual, other, scale, wave, features):  # type: ignore[no-untyped-def]
+    qrs, qrs_end = BEAT_BEFORE - 10, BEAT_BEFORE + 14  # -80 to +112 ms
+    x = np.zeros(BEAT_SAMPLES, np.float32)
+    for i in range(row.size):
+        r = row[i]
+        f = features[i]
+        f[17] = 1.0 if lead[i, 1] >= 0 else 0.0
+        f[19] = 0.0
+        for c in range(2):
+            l = lead[i, c]
+            if l < 0:
+                continue
+            n, mean = 0, 0.0
+            for j in range(BEAT_SAMPLES):
+                if np.isfinite(raw[i, c, j]):
+                    mean += raw[i, c, j]
+                    n += 1
+            if c == 0:
+                f[19] = quality[i] * n / BEAT_SAMPLES
+            if n < BEAT_SAMPLES // 2:
+                continue
+            mean /= n
+            for j in range(BEAT_SAMPLES):
+                x[j] = raw[i, c, j] - mean if np.isfinite(raw[i, c, j]) else 0.0
+            low, high, steepest = x[qrs], x[qrs], 1e-6
+            for j in range(qrs, qrs_end):
+                low = min(low, x[j])
+                high = max(high, x[j])
+                steepest = max(steepest, abs(x[j + 1] - x[j - 1]))
+            amplitude = max(high - low, 0.02)
+            # Width: first to last sample around R whose slope is over a quarter of the steepest.
+            first, final = qrs_end, qrs
+            for j in range(BEAT_BEFORE - 16, BEAT_BEFORE + 22):
+                if abs(x[j + 1] - x[j - 1]) > 0.25 * steepest:
+                    first = min(first, j)
+                    final = max(final, j)
+            width = max(final - first + 1, 1) / 12.5
+            s = scale[r, l]
+            if s[2] == 0:
+                for j in range(BEAT_SAMPLES):
+                    usual[r, l, j] = x[j]
+                    other[r, l, j] = 0.0
+                s[0], s[1], s[2], s[3] = amplitude, width, 1.0, 0.0
+            same = _correlation(x, usual[r, l], qrs, qrs_end)
+            difference = 0.0
+            for j in range(BEAT_SAMPLES):
+                wave[i, 2 * c, j] = min(max(x[j] / s[0], -6.0), 6.0)
+                wave[i, 2 * c + 1, j] = min(max((x[j] - usual[r, l, j]) / s[0], -6.0), 6.0)
+                if qrs <= j < qrs_end:
+                    difference += abs(wave[i, 2 * c + 1, j])
+            if c == 0:
+                f[10] = same
+                f[11] = min(difference / (qrs_end - qrs), 3.0)
+                f[12] = width
+                f[13] = np.log(width / s[1])
+                f[14] = np.log(amplitude / s[0])
+                f[15] = _correlation(x, other[r, l], qrs, qrs_end)
+                f[16] = _correlation(x, usual[r, l], BEAT_BEFORE - 34, BEAT_BEFORE - 8)
+            else:
+                f[18] = same
+            if same > 0.85 and abs(np.log(amplitude / s[0])) < 0.7:
+                s[2] = min(s[2] + 1.0, 16.0)
+                rate = 1.0 / s[2]
+                for j in range(BEAT_SAMPLES):
+                    usual[r, l, j] += rate * (x[j] - usual[r, l, j])
+                s[0] += rate * (amplitude - s[0])
+                s[1] += rate * (width - s[1])
+                s[3] = 0.0
+            else:
+                like = _correlation(x, other[r, l], qrs, qrs_end)
+                s[3] = s[3] + 1.0 if like > 0.85 else 1.0
+                rate = 1.0 / min(s[3], 8.0)
+                for j in range(BEAT_SAMPLES):
+                    other[r, l, j] += rate * (x[j] - other[r, l, j])
+                if s[3] >= 16.0:
+                    for j in range(BEAT_SAMPLES):
+                        usual[r, l, j] = other[r, l, j]
+                    s[0], s[1], s[2], s[3] = amplitude, width, 8.0, 0.0

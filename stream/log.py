@@ -1,7 +1,7 @@
 """Logs: events with fields, one line each, on standard error.
 
 `configure` is called once by a process; anything else only writes `log = structlog.get_logger()`
-and `log.info("gap", bed=bed, n_samples=n)`. `ready` tells the supervisor that a role can be used.
+and `log.info("gap", bed=bed, n_samples=n)`. `mark_ready` tells the supervisor that a role can be used.
 """
 
 import logging
@@ -46,9 +46,9 @@ def configure(role: str, level: str = "info", stream: IO[str] | None = None) -> 
     structlog.contextvars.bind_contextvars(role=role)
 
 
-def ready(**fields: object) -> None:
+def mark_ready(role: str, **fields: object) -> None:
     """Say that this role can be used now: an event `ready`, and the file that its supervisor waits for."""
-    structlog.get_logger().info("ready", pid=os.getpid(), **fields)
+    structlog.get_logger().info("ready", role=role, pid=os.getpid(), **fields)
     path = os.environ.get(READY_FILE)
     if path:
         Path(path).touch()

@@ -135,7 +135,7 @@ def _slope_taps() -> Floats:
     return (taps / gain).astype(np.float32)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _median(values):  # type: ignore[no-untyped-def]
     ordered = values.copy()
     for i in range(1, ordered.shape[0]):
@@ -149,7 +149,7 @@ def _median(values):  # type: ignore[no-untyped-def]
     return 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, row_state, rr, found):  # type: ignore[no-untyped-def]
     n_leads = y.shape[1]
     longest = _HISTORY + y.shape[2]
@@ -287,7 +287,7 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
     return n_found
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _filter(x, d, f, taps, start, end):  # type: ignore[no-untyped-def]
     # Loops run over time inside, so they vectorise and each output still adds its terms in one fixed order.
     first = start - _SLOPE_HALF
@@ -309,7 +309,7 @@ def _filter(x, d, f, taps, start, end):  # type: ignore[no-untyped-def]
         f[i] = np.sqrt(f[i] / np.float32(2 * _WINDOW_HALF + 1))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _place(x, p):  # type: ignore[no-untyped-def]
     # The dominant peak: farthest from the level around the QRS, sharp rather than broad.
     best = p

@@ -81,6 +81,10 @@ class Resampler:
         self._next_tick[rows] = np.ceil(first * (TICK_RATE / self._rate[rows]) - 1e-9).astype(np.int64)
         self._history[rows] = np.nan
 
+    def next_tick(self, rows: Ints) -> Ints:
+        """Tick (k,) that comes out next of each of `rows` (k,)."""
+        return self._next_tick[np.asarray(rows, np.int64)].copy()
+
     def push(self, rows: Ints, x: Floats, n: Ints) -> tuple[Floats, Ints, Ints]:
         """Takes the next samples of `rows` (k,).
 
@@ -212,7 +216,7 @@ def _lowpass_taps() -> Floats:
     return (taps / taps.sum()).astype(np.float32)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _resample(rows, x, n, known, rate, half, table_at, taps, next_sample, next_tick, history, y, m):  # type: ignore[no-untyped-def]
     n_leads = x.shape[1]
     size = history.shape[2]
@@ -260,7 +264,7 @@ def _resample(rows, x, n, known, rate, half, table_at, taps, next_sample, next_t
         next_sample[row] = end
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _condition(rows, y, m, taps, next_tick, next_out, baseline, history, z, n_out):  # type: ignore[no-untyped-def]
     size = history.shape[2]
     half = taps.shape[0] // 2

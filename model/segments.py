@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from model.resample import ModelRate
+
 Int = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]
 State = dict[str, npt.NDArray[np.generic]]
@@ -95,6 +97,22 @@ def hop_start(end: Int) -> Int:
     return (end >> 1) - HOP_SAMPLES
 
 
+def choose_leads(quality: Float) -> Int:
+    """Best and second lead (k, 2) by the quality (k, C) of each, -1 where there is none.
+
+    In steps of a quarter and by the order of the leads within a step, so that the choice seldom changes; a lead with
+    quality 0 is taken for the best only where all are 0, never for the second. NaN: no such lead. For a beat use
+    the last report at or before its R peak, for a hop the last at or before its end.
+    """
+    step = np.where(np.isfinite(quality), np.ceil(np.nan_to_num(quality) * 4), -1)
+    order = np.argsort(-step, axis=1, kind="stable")[:, :N_CHANNELS]
+    chosen = np.full((quality.shape[0], N_CHANNELS), -1, np.int64)
+    chosen[:, : order.shape[1]] = order
+    best = np.take_along_axis(step, order, axis=1)
+    chosen[:, : order.shape[1]][best < np.array([0, 1])[: order.shape[1]]] = -1
+    return chosen
+
+
 def take(signal: Float, rows: Int, lead: Int, start: Int, length: int) -> Float:
     """Samples (k, 2, length) of two leads each, `lead` (k, 2) with -1 for none; NaN where there is nothing."""
     out = np.empty((rows.size, N_CHANNELS, length), np.float32)
@@ -120,7 +138,7 @@ class BeatCutter:
     125 Hz signal lags), whatever the chunks.
     """
 
-    def __init__(self, n_rows: int, signal_delay: int = DETECTOR_DELAY) -> None:
+    def __init__(self, n_rows: int, signal_delay: int = ModelRate.DELAY) -> None:
         self.signal_delay = signal_delay
         self._pending = np.zeros((n_rows, _MAX_PENDING, 2), np.int64)  # at, decided
         self._n_pending = np.zeros(n_rows, np.int64)
@@ -376,8 +394,8 @@ def _compare(raw, row, lead, quality, usual, other, scale, wave, features):  # t
         f[17] = 1.0 if lead[i, 1] >= 0 else 0.0
         f[19] = 0.0
         for c in range(2):
-            l = lead[i, c]
-            if l < 0:
+            u = lead[i, c]
+            if u < 0:
                 continue
             n, mean = 0, 0.0
             for j in range(BEAT_SAMPLES):
@@ -404,17 +422,17 @@ def _compare(raw, row, lead, quality, usual, other, scale, wave, features):  # t
                     first = min(first, j)
                     final = max(final, j)
             width = max(final - first + 1, 1) / 12.5
-            s = scale[r, l]
+            s = scale[r, u]
             if s[2] == 0:
                 for j in range(BEAT_SAMPLES):
-                    usual[r, l, j] = x[j]
-                    other[r, l, j] = 0.0
+                    usual[r, u, j] = x[j]
+                    other[r, u, j] = 0.0
                 s[0], s[1], s[2], s[3] = amplitude, width, 1.0, 0.0
-            same = _correlation(x, usual[r, l], qrs, qrs_end)
+            same = _correlation(x, usual[r, u], qrs, qrs_end)
             difference = 0.0
             for j in range(BEAT_SAMPLES):
                 wave[i, 2 * c, j] = min(max(x[j] / s[0], -6.0), 6.0)
-                wave[i, 2 * c + 1, j] = min(max((x[j] - usual[r, l, j]) / s[0], -6.0), 6.0)
+                wave[i, 2 * c + 1, j] = min(max((x[j] - usual[r, u, j]) / s[0], -6.0), 6.0)
                 if qrs <= j < qrs_end:
                     difference += abs(wave[i, 2 * c + 1, j])
             if c == 0:
@@ -423,25 +441,25 @@ def _compare(raw, row, lead, quality, usual, other, scale, wave, features):  # t
                 f[12] = width
                 f[13] = np.log(width / s[1])
                 f[14] = np.log(amplitude / s[0])
-                f[15] = _correlation(x, other[r, l], qrs, qrs_end)
-                f[16] = _correlation(x, usual[r, l], BEAT_BEFORE - 34, BEAT_BEFORE - 8)
+                f[15] = _correlation(x, other[r, u], qrs, qrs_end)
+                f[16] = _correlation(x, usual[r, u], BEAT_BEFORE - 34, BEAT_BEFORE - 8)
             else:
                 f[18] = same
             if same > 0.85 and abs(np.log(amplitude / s[0])) < 0.7:
                 s[2] = min(s[2] + 1.0, 16.0)
                 rate = 1.0 / s[2]
                 for j in range(BEAT_SAMPLES):
-                    usual[r, l, j] += rate * (x[j] - usual[r, l, j])
+                    usual[r, u, j] += rate * (x[j] - usual[r, u, j])
                 s[0] += rate * (amplitude - s[0])
                 s[1] += rate * (width - s[1])
                 s[3] = 0.0
             else:
-                like = _correlation(x, other[r, l], qrs, qrs_end)
+                like = _correlation(x, other[r, u], qrs, qrs_end)
                 s[3] = s[3] + 1.0 if like > 0.85 else 1.0
                 rate = 1.0 / min(s[3], 8.0)
                 for j in range(BEAT_SAMPLES):
-                    other[r, l, j] += rate * (x[j] - other[r, l, j])
+                    other[r, u, j] += rate * (x[j] - other[r, u, j])
                 if s[3] >= 16.0:
                     for j in range(BEAT_SAMPLES):
-                        usual[r, l, j] = other[r, l, j]
+                        usual[r, u, j] = other[r, u, j]
                     s[0], s[1], s[2], s[3] = amplitude, width, 8.0, 0.0

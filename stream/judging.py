@@ -1,0 +1,300 @@
+"""What waits for the model: items sent to the worker, their answers, and the tokens that windows attend to.
+
+Per bed, items stand in the order of `ready`, the tick that their last sample needed. A beat or a hop
+that is answered gives its token to the bed's cache; when a hop's turn comes, every beat and hop before
+it is in the cache, and the window that ends with it is sent with that cache. Answers are handed on in
+the same order, so alarms see the same sequence whatever the batches were. What has not been answered
+is kept as it was sent: a fresh worker gets it again, and a checkpoint holds it.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from model.segments import HOP_TICKS, N_FEATURES, TOKEN_BEATS, TOKEN_HOPS
+from stream.wire import BEAT, CALM, URGENT, Judged, Kind, Stamps, Tensor, Work, decode, encode
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+Rows = npt.NDArray[np.int64]
+
+
+
+@dataclass(slots=True)
+class Item:
+    """A beat, hop or window of a row. `at`: tick of its R peak or its end; `ready`: of the last sample needed."""
+
+    kind: Kind
+    row: int
+    at: int
+    ready: int
+    urgent: bool
+    stamps: Stamps
+    details: tuple[float, ...] = ()
+    answer: Arrays | None = None
+    batched_ns: int = 0
+    judged_ns: int = 0
+
+
+@dataclass(slots=True)
+class _Queue:
+    staging: deque[tuple[int, Item]] = field(default_factory=deque)  # tokens not yet in the cache
+    applying: deque[tuple[int, Item]] = field(default_factory=deque)  # answers not yet handed on
+
+
+def _turn(entry: tuple[int, Item]) -> tuple[int, bool, int]:
+    """Beats and hops of a bed in the order of their turn: a beat that is ready with a hop comes first."""
+    item_id, item = entry
+    return item.ready, item.kind == "hop", item_id
+
+
+class Judging:
+    """The items of all rows that are with the worker."""
+
+    def __init__(self, n_rows: int) -> None:
+        self._queues = [_Queue() for _ in range(n_rows)]
+        self._items: dict[int, Item] = {}
+        self._next_id = 0
+        self._unsent: list[Work] = []
+        self._unanswered: dict[int, tuple[Work, set[int]]] = {}
+        self._work_of: dict[int, int] = {}
+        self._n_rows = n_rows
+        self._hop_tokens: Array | None = None
+        self._hop_numbers = np.full((n_rows, TOKEN_HOPS), -1, np.int64)
+        self._beat_tokens: Array | None = None
+        self._beat_features: Array | None = None
+        self._beat_ticks = np.full((n_rows, TOKEN_BEATS), -(2**62), np.int64)
+        self._n_beats = np.zeros(n_rows, np.int64)
+        self._touched: set[int] = set()  # rows in which something may have come to its turn
+        self.forgone = 0
+
+    def __len__(self) -> int:
+        """Items that the worker has not answered."""
+        return len(self._work_of)
+
+    def add(self, beats: Sequence[Item], hops: Sequence[Item], beat_arrays: Arrays, hop_arrays: Arrays) -> None:
+        """Send beats and hops; row i of each array belongs to item i. What is added later is ready later."""
+        new = [*self._send("beat", beats, beat_arrays), *self._send("hop", hops, hop_arrays)]
+        for item_id, item in sorted(new, key=_turn):
+            self._queues[item.row].staging.append((item_id, item))
+
+    def work(self) -> list[Work]:
+        """Blocks that have not been sent yet."""
+        unsent, self._unsent = self._unsent, []
+        return unsent
+
+    def oldest_ns(self) -> int | None:
+        """When the oldest block not fully answered was queued (UTC, ns); None where all are answered."""
+        return min((work.queued_ns for work, _ in self._unanswered.values()), default=None)
+
+    def send_again(self) -> list[Work]:
+        """Every block not fully answered: for a worker that is new."""
+        self._unsent = []
+        return [work for work, _ in self._unanswered.values()]
+
+    def accept(self, judged: Judged) -> None:
+        """Take in answers; those that nobody waits for any more are passed over."""
+        ids = judged.ids.array()
+        arrays = {name: tensor.array() for name, tensor in judged.arrays.items()}
+        for i, item_id in enumerate(ids.tolist()):
+            item = self._items.get(item_id)
+            if item is None or item_id not in self._work_of:
+                continue
+            item.answer = {name: array[i] for name, array in arrays.items()}
+            item.batched_ns, item.judged_ns = judged.batched_ns, judged.judged_ns
+            self._answered(item_id)
+            self._touched.add(item.row)
+        self._stage()
+
+    def applied(self) -> Iterator[Item]:
+        """Items whose turn has come, each bed's in order; an item without an answer was forgone."""
+        touched, self._touched = sorted(self._touched), set()
+        for row in touched:
+            applying = self._queues[row].applying
+            while applying and (applying[0][1].answer is not None or applying[0][0] not in self._work_of):
+                item_id, item = applying.popleft()
+                self._items.pop(item_id, None)
+                yield item
+
+    def first_ready(self, row: int) -> int | None:
+        """Tick of the oldest item of a row that still waits; None where none does."""
+        queue = self._queues[row]
+        heads = [part[0][1].ready for part in (queue.applying, queue.staging) if part]
+        return min(heads, default=None)
+
+    def forgo(self, row: int, before: int) -> int:
+        """Wait no more for a row's items that were ready before tick `before`. The number of items."""
+        queue = self._queues[row]
+        n = 0
+        for part in (queue.staging, queue.applying):
+            for item_id, item in part:
+                if item.ready < before and item.answer is None and item_id in self._work_of:
+                    self._answered(item_id)
+                    n += 1
+        self.forgone += n
+        if n:
+            self._touched.add(row)
+            self._stage()
+        return n
+
+    def reset(self, rows: Rows) -> None:
+        """A new epoch: forget the tokens of the rows. Items on their way are still handed on."""
+        self._hop_numbers[rows] = -1
+        self._beat_ticks[rows] = -(2**62)
+        self._n_beats[rows] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: tokens, and every item and block still waiting."""
+        queued = {
+            item_id: [
+                where, item.kind, item.row, item.at, item.ready, item.urgent, list(item.details),
+                msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns, item.judged_ns,
+            ]
+            for row in self._queues
+            for where, part in enumerate((row.staging, row.applying))
+            for item_id, item in part
+        }  # fmt: skip
+        return {
+            "next_id": self._next_id,
+            "items": queued,
+            "blocks": [encode(work) for work, _ in self._unanswered.values()],
+            "waiting": list(self._work_of),
+            "hop_tokens": self._hop_tokens,
+            "hop_numbers": self._hop_numbers,
+            "beat_tokens": self._beat_tokens,
+            "beat_features": self._beat_features,
+            "beat_ticks": self._beat_ticks,
+            "n_beats": self._n_beats,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; what waited is to be sent again."""
+        self._next_id = state["next_id"]
+        for item_id, (where, kind, row, at, ready, urgent, details, stamps, answer, batched, judged) in state[
+            "items"
+        ].items():
+            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), tuple(details), answer, batched, judged)
+            self._items[item_id] = item
+            queue = self._queues[row]
+            (queue.staging, queue.applying)[where].append((item_id, item))
+        waiting = set(state["waiting"])
+        for frame in state["blocks"]:
+            work = decode(frame)
+            assert isinstance(work, Work)
+            ids = set(range(work.first_id, work.first_id + work.n)) & waiting
+            self._unanswered[work.first_id] = (work, ids)
+            self._work_of.update(dict.fromkeys(ids, work.first_id))
+            self._unsent.append(work)
+        self._touched = set(range(self._n_rows))
+        self._hop_tokens, self._hop_numbers = state["hop_tokens"], state["hop_numbers"]
+        self._beat_tokens, self._beat_features = state["beat_tokens"], state["beat_features"]
+        self._beat_ticks, self._n_beats = state["beat_ticks"], state["n_beats"]
+
+    def _send(self, kind: Kind, items: Sequence[Item], arrays: Arrays) -> list[tuple[int, Item]]:
+        """One block of the urgent items and one of the others; the items with their ids."""
+        new: list[tuple[int, Item]] = []
+        for urgent in (True, False):
+            chosen = [i for i, item in enumerate(items) if item.urgent == urgent]
+            if chosen:
+                part = arrays if len(chosen) == len(items) else {name: a[chosen] for name, a in arrays.items()}
+                new += self._send_block(kind, urgent, [items[i] for i in chosen], part)
+        return new
+
+    def _send_block(self, kind: Kind, urgent: bool, items: Sequence[Item], arrays: Arrays) -> list[tuple[int, Item]]:
+        ids = range(self._next_id, self._next_id + len(items))
+        self._next_id = ids.stop
+        work = Work(
+            kind=kind,
+            urgency=URGENT if urgent else BEAT if kind == "beat" else CALM,
+            first_id=ids.start,
+            n=len(items),
+            arrays={name: Tensor.of(array) for name, array in arrays.items()},
+            queued_ns=max(item.stamps.queued for item in items),
+        )
+        self._unsent.append(work)
+        self._unanswered[ids.start] = (work, set(ids))
+        self._items.update(zip(ids, items, strict=True))
+        self._work_of.update(dict.fromkeys(ids, ids.start))
+        return list(zip(ids, items, strict=True))
+
+    def _answered(self, item_id: int) -> None:
+        first_id = self._work_of.pop(item_id)
+        _, missing = self._unanswered[first_id]
+        missing.discard(item_id)
+        if not missing:
+            del self._unanswered[first_id]
+
+    def _stage(self) -> None:
+        """Give tokens to the caches in order; stop each row at a hop to send its window with the cache as it is."""
+        while True:
+            windows: list[Item] = []
+            for row in sorted(self._touched):
+                window = self._stage_row(self._queues[row])
+                if window is not None:
+                    windows.append(window)
+            if not windows:
+                return
+            for item_id, window in self._send("window", windows, self._window_arrays(windows)):
+                self._queues[window.row].applying.append((item_id, window))
+
+    def _stage_row(self, queue: _Queue) -> Item | None:
+        staging = queue.staging
+        while staging and (staging[0][1].answer is not None or staging[0][0] not in self._work_of):
+            item_id, item = staging.popleft()
+            if item.kind == "beat":
+                if item.answer is not None:
+                    self._cache_beat(item)
+                queue.applying.append((item_id, item))
+                continue
+            self._items.pop(item_id, None)
+            if item.answer is not None:
+                self._cache_hop(item)
+                return Item("window", item.row, item.at, item.ready, item.urgent, item.stamps, item.details)
+        return None
+
+    def _cache_beat(self, item: Item) -> None:
+        assert item.answer is not None
+        token, features = item.answer["token"], np.asarray(item.details, np.float32)
+        if self._beat_tokens is None or self._beat_features is None:
+            self._beat_tokens = np.zeros((self._n_rows, TOKEN_BEATS, token.size), np.float32)
+            self._beat_features = np.zeros((self._n_rows, TOKEN_BEATS, features.size), np.float32)
+        slot = self._n_beats[item.row] % TOKEN_BEATS
+        self._beat_tokens[item.row, slot] = token
+        self._beat_features[item.row, slot] = features
+        self._beat_ticks[item.row, slot] = item.at
+        self._n_beats[item.row] += 1
+
+    def _cache_hop(self, item: Item) -> None:
+        assert item.answer is not None
+        token = item.answer["token"]
+        if self._hop_tokens is None:
+            self._hop_tokens = np.zeros((self._n_rows, TOKEN_HOPS, token.size), np.float32)
+        number = item.at // HOP_TICKS
+        self._hop_tokens[item.row, number % TOKEN_HOPS] = token
+        self._hop_numbers[item.row, number % TOKEN_HOPS] = number
+
+    def _window_arrays(self, windows: Iterable[Item]) -> Arrays:
+        """The caches of the rows as they are now, oldest first, with masks of what is there and recent."""
+        rows = np.array([item.row for item in windows])
+        ends = np.array([item.at for item in windows])
+        numbers = ends[:, None] // HOP_TICKS + np.arange(-TOKEN_HOPS + 1, 1)
+        hop_slots = numbers % TOKEN_HOPS
+        assert self._hop_tokens is not None
+        order = (self._n_beats[rows][:, None] + np.arange(TOKEN_BEATS)) % TOKEN_BEATS
+        ticks = self._beat_ticks[rows[:, None], order]
+        if self._beat_tokens is None or self._beat_features is None:
+            size = self._hop_tokens.shape[2]
+            self._beat_tokens = np.zeros((self._n_rows, TOKEN_BEATS, size), np.float32)
+            self._beat_features = np.zeros((self._n_rows, TOKEN_BEATS, N_FEATURES), np.float32)
+        return {
+            "hop_tokens": self._hop_tokens[rows[:, None], hop_slots],
+            "hop_mask": (self._hop_numbers[rows[:, None], hop_slots] == numbers) & (numbers >= 0),
+            "beat_tokens": self._beat_tokens[rows[:, None], order],
+            "beat_features": self._beat_features[rows[:, None], order],
+            "beat_mask": (ticks > (ends - TOKEN_HOPS * HOP_TICKS)[:, None]) & (ticks <= ends[:, None]),
+        }

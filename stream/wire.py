@@ -154,7 +154,8 @@ class Truth(Message, frozen=True, tag="truth"):
 
 
 class Lost(Message, frozen=True, tag="lost"):
-    """The source cannot supply these samples (any more): a gap, not to be waited for."""
+    """The source cannot supply these samples (any more): a gap, not to be waited for. With `n` 0, as an
+    answer to a `Resend`: it knows nothing of this epoch from `first` on."""
 
     bed: Name
     epoch: Name
@@ -180,10 +181,13 @@ class ProbeReply(Message, frozen=True, tag="probe_reply"):
 
 
 class Ack(Message, frozen=True, tag="ack"):
-    """What the shard has. `credit`: packets that the source may have sent in all in this session.
-    `durable`: (bed, epoch, sample) up to which the source may forget; it keeps what is later."""
+    """What the shard has. `session`: the source's own, of its Hello. `shard`: a fresh id at each start
+    of the shard, so that a source sees a restart and offers again what is not durable. `credit`:
+    packets that the source may have sent in all in this session, resent ones too. `received`: those
+    that this shard has had. `durable`: (bed, epoch, sample) up to which the source may forget."""
 
     session: Name
+    shard: Name
     credit: Count
     received: Count
     durable: tuple[tuple[Name, Name, Count], ...] = ()

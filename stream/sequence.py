@@ -1,0 +1,487 @@
+"""The order of one bed's samples: what comes out of it is in order, whole, or said to be missing.
+
+A `Sequence` is fed the packets of one bed as they arrive (twice, late, out of order, or not at all)
+and gives out events whose samples follow one another without overlap: a `Gap` stands wherever
+samples are missing, so that nothing is ever spliced. It keeps two positions: `next`, up to which
+packets have been put in order, and `taken`, up to which the shard has been given them; the account
+and the checkpoint speak of `taken`.
+"""
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from stream.wire import End, Lost, Signal, Truth, Waveform
+
+MAX_HELD = 64  # packets kept ahead of a hole; the rest comes again by the resend that was asked for
+MAX_RUN = 20_000  # samples in one chunk
+MAX_CAUSES = 8  # causes of gaps told apart per bed; a source may invent more, they count as "other"
+LIMIT = 2**62
+REASK_NS = 500_000_000
+
+
+class NewEpoch(NamedTuple):
+    """A bed begins a new epoch at sample 0. `speed` as in `Hello`."""
+
+    bed: str
+    epoch: str
+    signals: tuple[Signal, ...]
+    rate: float
+    source: str
+    speed: float
+
+
+class Chunk(NamedTuple):
+    """A run of samples of one bed, starting at sample `first`; `samples`: (signals, n) int16, digital
+    units, read-only. One packet, or several that follow one another; the stamps are the last one's.
+    `refill`: samples from before the checkpoint, which only fill rings again and are judged already."""
+
+    bed: str
+    epoch: str
+    signals: tuple[Signal, ...]
+    rate: float
+    first: int
+    samples: npt.NDArray[np.int16]
+    off: int
+    device_ns: int
+    received_ns: int
+    sent_ns: int
+    refill: bool
+
+
+class Gap(NamedTuple):
+    """Samples `first` to `first` + `n` of a bed will not come."""
+
+    bed: str
+    epoch: str
+    first: int
+    n: int
+    cause: str
+
+
+class TruthSeen(NamedTuple):
+    """Reference annotations that came alongside."""
+
+    bed: str
+    epoch: str
+    samples: tuple[int, ...]
+    symbols: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Ended(NamedTuple):
+    """An epoch is over after `n_samples`."""
+
+    bed: str
+    epoch: str
+    n_samples: int
+
+
+Event = NewEpoch | Chunk | Gap | TruthSeen | Ended
+
+
+class _Piece(NamedTuple):
+    """Part [a, b) of a packet, in order and not yet taken."""
+
+    packet: Waveform
+    a: int
+    b: int
+    received_ns: int
+    refill: bool
+
+
+class Taken:
+    """What the shard has been given of a bed: what a checkpoint holds."""
+
+    __slots__ = ("closed", "ended", "epoch", "position", "rate", "session", "signals", "source", "truth_next")
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.signals: tuple[Signal, ...] = ()
+        self.rate = 0.0
+        self.position = 0
+        self.ended = False
+        self.truth_next = 0
+        self.source = ""
+        self.session = ""
+        self.closed: deque[str] = deque(maxlen=8)
+
+
+class Sequence:
+    """The sequence of one bed. `wave`, `lost`, `end` and `truth` take messages in and return why they
+    are refused, or None; `take` gives events out; `since` tells that a hole is being waited for."""
+
+    def __init__(self, bed: str) -> None:
+        self.bed = bed
+        self.epoch = ""
+        self.signals: tuple[Signal, ...] = ()
+        self.rate = 0.0
+        self.next = 0
+        self.seq: int | None = 0
+        self.end_at: int | None = None
+        self.ended = False
+        self.refill_until = 0
+        self.source, self.session, self.speed = "", "", 1.0
+        self.device_ns = 0
+        self.heard_mono_ns = 0
+        # The hole at `next`, if there is one: since when, when asked for again last, how often.
+        self.since: int | None = None
+        self.opened = 0
+        self.asked = 0
+        self.n_asked = 0
+        self.taken = Taken()
+        self._held: dict[int, tuple[Waveform, int]] = {}
+        self._losses: list[tuple[int, int, str]] = []
+        self._successors: list[tuple[Waveform, int]] = []
+        self._closed: deque[str] = deque(maxlen=8)
+        self._gaps: deque[tuple[int, int]] = deque(maxlen=32)
+        self._truth_next = 0
+        self._out: list[_Piece | NewEpoch | Gap | TruthSeen | Ended] = []
+        # The account. Packets by fate:
+        self.n_received = self.n_accepted = self.n_duplicate = self.n_late = 0
+        self.n_reordered = self.n_dropped = self.n_refused = 0
+        # Samples that were taken, by fate; `closed` is the length of the epochs before.
+        self.delivered = self.refilled = self.closed = 0
+        self.gaps: dict[str, int] = {}
+
+    def wave(self, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
+        self.n_received += 1
+        self.heard_mono_ns = mono_ns
+        return self._wave(packet, now_ns, mono_ns)
+
+    def lost(self, message: Lost, mono_ns: int) -> str | None:
+        until = message.first + message.n
+        if until > LIMIT:
+            return f"first + n: {until} is beyond any recording; count from the start of the epoch"
+        if message.epoch != self.epoch or self.ended:
+            return None  # of an epoch that is closed, or of one that has not begun: it will be asked for then
+        if message.n == 0:
+            if message.first <= self.next and self._successors:
+                self.close("unknown to the source", mono_ns)
+            return None
+        if until > self.next and len(self._losses) < MAX_HELD:
+            self._losses.append((message.first, until, message.cause))
+            before = self.next
+            self._drain()
+            self._settle(mono_ns, progress=self.next > before)
+        return None
+
+    def end(self, message: End, mono_ns: int) -> str | None:
+        if message.epoch != self.epoch or self.ended:
+            return None
+        if not self.next <= message.n_samples <= LIMIT:
+            return f"n_samples: {message.n_samples}, but {self.next} samples have come; send the length of the epoch"
+        self.end_at = message.n_samples
+        self._drain()
+        self._settle(mono_ns, progress=False)
+        return None
+
+    def truth(self, message: Truth) -> str | None:
+        if not len(message.samples) == len(message.symbols) == len(message.notes):
+            return "samples, symbols, notes: not of one length; send one of each for every annotation"
+        if message.epoch != self.epoch:
+            return None
+        # A resend brings annotations again: those up to the newest one seen are known.
+        new = [i for i, sample in enumerate(message.samples) if sample >= self._truth_next]
+        if new:
+            self._truth_next = max(message.samples) + 1
+            samples = tuple(message.samples[i] for i in new)
+            symbols, notes = tuple(message.symbols[i] for i in new), tuple(message.notes[i] for i in new)
+            self._out.append(TruthSeen(self.bed, self.epoch, samples, symbols, notes))
+        return None
+
+    def expire(self, mono_ns: int) -> None:
+        """The wait for a hole is over: declare it a gap, and go on with what is there after it."""
+        if self._held:
+            self._gap(min(self._held) - self.next, "timeout")
+        elif self.end_at is not None:
+            self._gap(self.end_at - self.next, "timeout")
+        elif self._successors:
+            self.close("timeout", mono_ns)
+            return
+        else:
+            self.since = None
+            return
+        self._drain()
+        self._settle(mono_ns, progress=True)
+
+    def close(self, cause: str, mono_ns: int) -> None:
+        """End the epoch with what has come of it: its source has gone on without an end."""
+        while self._held:
+            self._gap(min(self._held) - self.next, cause)
+            self._drain()
+        if self.end_at is not None and not self.ended:
+            self._gap(self.end_at - self.next, cause)
+        if not self.ended and self.epoch:
+            self._finish()
+        self._settle(mono_ns, progress=True)
+
+    def expect(self, mono_ns: int) -> None:
+        """Ask for what follows `next`, whether or not anything has come after it."""
+        if self.since is None:
+            self.since = self.opened = mono_ns
+            self.asked = self.n_asked = 0
+
+    def ask_due(self, mono_ns: int, reorder_ns: int) -> bool:
+        """Whether to ask the source to go back, now: at once after a restart, after `reorder_ns` when a
+        packet may only have been overtaken, and again ever more slowly."""
+        if self.since is None:
+            return False
+        if self.n_asked == 0:
+            due = mono_ns - self.since >= (reorder_ns if self.next > self.refill_until else 0)
+        else:
+            due = mono_ns - self.asked >= REASK_NS << min(self.n_asked - 1, 3)
+        if due:
+            self.asked = mono_ns
+            self.n_asked += 1
+        return due
+
+    @property
+    def pending(self) -> int:
+        return len(self._out)
+
+    @property
+    def held(self) -> int:
+        """Packets that wait for a hole to be filled."""
+        return len(self._held) + len(self._successors)
+
+    def take(self, into: list[Event]) -> None:
+        """Append what is in order to `into`, and enter it in the account."""
+        out, self._out = self._out, []
+        taken = self.taken
+        i = 0
+        while i < len(out):
+            item = out[i]
+            i += 1
+            if type(item) is _Piece:
+                pieces = [item]
+                n = item.b - item.a
+                while i < len(out) and _follows(item, out[i]) and n < MAX_RUN:
+                    pieces.append(out[i])  # type: ignore[arg-type]
+                    n += pieces[-1].b - pieces[-1].a
+                    i += 1
+                into.append(_chunk(pieces))
+                if item.refill:
+                    self.refilled += n
+                else:
+                    self.delivered += n
+                    taken.position += n
+                continue
+            into.append(item)  # type: ignore[arg-type]
+            if type(item) is Gap:
+                cause = item.cause if item.cause in self.gaps or len(self.gaps) < MAX_CAUSES else "other"
+                self.gaps[cause] = self.gaps.get(cause, 0) + item.n
+                taken.position += item.n
+            elif type(item) is NewEpoch:
+                if taken.epoch:
+                    taken.closed.append(taken.epoch)
+                self.closed += taken.position
+                taken.epoch, taken.signals, taken.rate = item.epoch, item.signals, item.rate
+                taken.position, taken.truth_next, taken.ended = 0, 0, False
+                taken.source, taken.session = self.source, self.session
+            elif type(item) is TruthSeen:
+                taken.truth_next = max(item.samples) + 1
+            else:
+                taken.ended = True
+
+    def counts(self) -> dict[str, int]:
+        """Packets by fate, then samples by fate: `delivered` + `gap` is the length of all epochs so far,
+        up to the newest sample taken."""
+        return {
+            "received": self.n_received,
+            "accepted": self.n_accepted,
+            "duplicate": self.n_duplicate,
+            "late": self.n_late,
+            "reordered": self.n_reordered,
+            "dropped": self.n_dropped,
+            "refused": self.n_refused,
+            "delivered": self.delivered,
+            "refill": self.refilled,
+            "gap": sum(self.gaps.values()),
+            **{f"gap.{cause}": n for cause, n in self.gaps.items()},
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs, of builtin types."""
+        taken = self.taken
+        return {
+            "bed": self.bed, "epoch": taken.epoch, "signals": msgspec.to_builtins(taken.signals), "rate": taken.rate,
+            "next": taken.position, "ended": taken.ended, "truth_next": taken.truth_next, "closed": list(taken.closed),
+            "source": taken.source, "session": taken.session, "counts": self.counts(), "length": self.closed,
+        }  # fmt: skip
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], refill_s: float) -> "Sequence":
+        """The sequence that `state` was taken of, its position set back by the refill."""
+        self = cls(state["bed"])
+        taken = self.taken
+        self.epoch = taken.epoch = state["epoch"]
+        self.signals = taken.signals = msgspec.convert(state["signals"], tuple[Signal, ...])
+        self.rate = taken.rate = state["rate"]
+        self.source, self.session = taken.source, taken.session = state["source"], state["session"]
+        self.ended = taken.ended = state["ended"]
+        self._truth_next = taken.truth_next = state["truth_next"]
+        self._closed.extend(state["closed"])
+        taken.closed.extend(state["closed"])
+        self.refill_until = self.next = taken.position = state["next"]
+        if not self.ended:
+            self.next = max(0, self.next - round(refill_s * self.rate))
+        self.seq = None
+        counts = dict(state["counts"])
+        # Packets that were held went with the process: they come again.
+        self.n_received = sum(counts[fate] for fate in ("accepted", "duplicate", "late", "dropped", "refused"))
+        self.n_accepted, self.n_duplicate = counts["accepted"], counts["duplicate"]
+        self.n_late, self.n_reordered, self.n_dropped = counts["late"], counts["reordered"], counts["dropped"]
+        self.n_refused, self.delivered, self.refilled = counts["refused"], counts["delivered"], counts["refill"]
+        self.gaps = {key.removeprefix("gap."): n for key, n in counts.items() if key.startswith("gap.")}
+        self.closed = state["length"]
+        return self
+
+    def _wave(self, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
+        if packet.epoch != self.epoch:
+            return self._other_epoch(packet, now_ns, mono_ns)
+        if packet.rate != self.rate or packet.signals != self.signals:
+            self.n_refused += 1
+            what = "rate" if packet.rate != self.rate else "signals"
+            return f"{what}: changed within epoch {self.epoch} of bed {self.bed}; start a new epoch"
+        if packet.first == self.next and not self._held and self.since is None and not self.ended:
+            self._accept(packet, now_ns)
+            return None
+        return self._sort(packet, now_ns, mono_ns)
+
+    def _sort(self, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
+        end = packet.first + packet.n
+        if end <= self.next:
+            late = any(first < end and packet.first < until for first, until in self._gaps)
+            self.n_late += late
+            self.n_duplicate += not late
+        elif self.ended:
+            self.n_refused += 1
+            return (
+                f"first: {packet.first}, but epoch {self.epoch} of bed {self.bed} ended at {self.next}; start a new one"
+            )
+        elif packet.first <= self.next or (packet.seq == self.seq and not self._held):
+            if packet.first > self.next:  # the next packet, so the source never had what it skips
+                self._gap(packet.first - self.next, "skipped")
+            self.n_reordered += bool(self._held) and self.n_asked == 0
+            self._accept(packet, now_ns)
+            self._drain()
+            self._settle(mono_ns, progress=True)
+        else:
+            if packet.first in self._held:
+                self.n_duplicate += 1
+            elif len(self._held) >= MAX_HELD:
+                self.n_dropped += 1
+            else:
+                self._held[packet.first] = (packet, now_ns)
+                self._drain()
+            self._settle(mono_ns, progress=False)
+        return None
+
+    def _other_epoch(self, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
+        if packet.epoch in self._closed:
+            self.n_late += 1
+        elif self.epoch and not self.ended:
+            # The rest of the old epoch comes first, if its source has it.
+            if len(self._successors) < MAX_HELD:
+                self._successors.append((packet, now_ns))
+            else:
+                self.n_dropped += 1
+            self._settle(mono_ns, progress=False)
+        else:
+            if self.epoch:
+                self._closed.append(self.epoch)
+            self.epoch, self.signals, self.rate = packet.epoch, packet.signals, packet.rate
+            self.next, self.seq, self.end_at, self.ended = 0, 0, None, False
+            self.refill_until = self._truth_next = 0
+            self._losses.clear()
+            self._gaps.clear()
+            self._out.append(NewEpoch(self.bed, self.epoch, self.signals, self.rate, self.source, self.speed))
+            return self._wave(packet, now_ns, mono_ns)
+        return None
+
+    def _accept(self, packet: Waveform, received_ns: int) -> None:
+        """Put a packet that begins at or before `next`, and ends after it, in order."""
+        first, n = packet.first, packet.n
+        a = self.next - first
+        split = self.refill_until - first
+        if a < split < n:
+            self._out.append(_Piece(packet, a, split, received_ns, True))
+            self._out.append(_Piece(packet, split, n, received_ns, False))
+        else:
+            self._out.append(_Piece(packet, a, n, received_ns, split >= n))
+        self.next = first + n
+        self.seq = packet.seq + 1
+        self.device_ns = packet.device_ns
+        self.n_accepted += 1
+
+    def _gap(self, n: int, cause: str) -> None:
+        """Declare the next `n` samples missing; a missing part of a refill is simply not there."""
+        first = max(self.next, self.refill_until)
+        self.next += n
+        if self.next > first:
+            self._out.append(Gap(self.bed, self.epoch, first, self.next - first, cause))
+            self._gaps.append((first, self.next))
+
+    def _drain(self) -> None:
+        """Go on for as long as what is held, or known to be lost, follows `next`."""
+        while True:
+            nearest = min(self._held) if self._held else None
+            if nearest is not None and nearest <= self.next:
+                packet, received_ns = self._held.pop(nearest)
+                if packet.first + packet.n > self.next:
+                    self._accept(packet, received_ns)
+                else:
+                    self.n_duplicate += 1
+                continue
+            self._losses = [loss for loss in self._losses if loss[1] > self.next]
+            loss = next((loss for loss in self._losses if loss[0] <= self.next), None)
+            if loss is None:
+                break
+            self._gap(min(loss[1], nearest or LIMIT) - self.next, loss[2])
+        if self.end_at is not None and self.next >= self.end_at and not self.ended:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.ended = True
+        self.end_at = self.next
+        self.n_refused += len(self._held)  # they lie beyond the end
+        self._held.clear()
+        self._out.append(Ended(self.bed, self.epoch, self.next))
+
+    def _settle(self, mono_ns: int, progress: bool) -> None:
+        """After a change: begin, go on with or end the wait for a hole; let the next epoch in."""
+        while self.ended and self._successors:
+            successors, self._successors = self._successors, []
+            for packet, received_ns in successors:
+                self._wave(packet, received_ns, mono_ns)
+        if not (self._held or self._successors or (self.end_at is not None and not self.ended)):
+            self.since = None
+        elif self.since is None:
+            self.expect(mono_ns)
+        elif progress:
+            self.since = self.opened = self.asked = mono_ns
+            self.n_asked = min(self.n_asked, 1)
+
+
+def _follows(piece: _Piece, other: object) -> bool:
+    return type(other) is _Piece and other.refill == piece.refill and other.packet.off == piece.packet.off
+
+
+def _chunk(pieces: list[_Piece]) -> Chunk:
+    head, last = pieces[0], pieces[-1].packet
+    packet = head.packet
+    if len(pieces) == 1:
+        samples = packet.samples()
+        if head.b - head.a != packet.n:
+            samples = samples[:, head.a : head.b]
+    else:
+        samples = np.concatenate([piece.packet.samples()[:, piece.a : piece.b] for piece in pieces], axis=1)
+        samples.flags.writeable = False
+    return Chunk(
+        packet.bed, packet.epoch, packet.signals, packet.rate, packet.first + head.a, samples, packet.off,
+        last.device_ns, pieces[-1].received_ns, last.sent_ns, head.refill,
+    )  # fmt: skip

@@ -1,0 +1,406 @@
+"""The gateway: commits alerts to the journal, publishes all that shards say, takes operators' actions.
+
+One thread. Each turn drains what is waiting on all sockets, writes one transaction, then publishes
+in the order of arrival, so an alert is on disk before anybody sees it and a burst pays for one
+fsync. A journal that cannot be written holds nothing up but the alerts: they stay uncommitted, the
+shard keeps them and sends them again. docs/journal.md has the rules, for writers of clients too.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+import zmq
+from msgspec.structs import replace
+
+from stream import wire
+from stream.conditions import Profile, ProfileError
+from stream.config import Settings
+from stream.journal import Journal, JournalError, utc
+from stream.latency import Latency
+from stream.log import mark_ready
+from stream.process import Stop, bind, fresh_id
+from stream.register import ActionError, Register
+from stream.wire import Action, AlertEvent, Alerts, Greeting, WireError
+
+log = structlog.get_logger()
+
+SECOND_NS = 1_000_000_000
+RETAIN_NS = 60 * SECOND_NS
+PENDING_NS = 60 * SECOND_NS  # an action that no shard confirmed is given back for so long
+RETRY_NS = SECOND_NS // 4
+GAP_NS = 5 * SECOND_NS  # so long a shard is asked for alerts that it has not sent
+SILENT_NS = 3 * SECOND_NS
+MOST_PER_TURN = 2000
+
+Published = wire.BeatJudgement | wire.WindowJudgement | wire.Numeric | wire.BedStatus | wire.Truth
+_TOPICS = {
+    wire.BeatJudgement: b"beat.",
+    wire.WindowJudgement: b"window.",
+    wire.Numeric: b"numeric.",
+    wire.BedStatus: b"status.",
+    wire.Truth: b"truth.",
+    AlertEvent: b"alert.",
+    Action: b"action.",
+}
+
+
+def serve(settings: Settings) -> int:
+    """Run the gateway role until SIGINT or SIGTERM. Returns the exit code.
+
+    Raises BindError where a port is taken, JournalError where the journal is not to be used."""
+    own = settings.gateway
+    with (
+        Stop() as stop,
+        Journal(Path(own.journal)) as journal,
+        bind(zmq.ROUTER, "gateway.bind", own.bind) as shards,
+        bind(zmq.XPUB, "gateway.publish", own.publish) as publish,
+        bind(zmq.ROUTER, "gateway.control", own.control) as control,
+    ):
+        gateway = Gateway(settings, journal, shards, publish, control)
+        mark_ready("gateway", journal=own.journal, alerts_standing=len(gateway.register.active))
+        while not stop.asked:
+            gateway.step()
+    return 0
+
+
+class Gateway:
+    """The loop's body; settings, journal, sockets and clocks are passed in.
+
+    `counts`: what was done and refused since the start, published once a second."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        shards: zmq.Socket[bytes],
+        publish: zmq.Socket[bytes],
+        control: zmq.Socket[bytes],
+        utc_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._shards, self._publisher, self._control = shards, publish, control
+        shards.setsockopt(zmq.ROUTER_MANDATORY, 1)  # to know when a shard is away
+        publish.setsockopt(zmq.XPUB_VERBOSE, 1)  # to know when a subscriber comes
+        self._poller = zmq.Poller()
+        for socket in (shards, publish, control):
+            self._poller.register(socket, zmq.POLLIN)
+        self._utc_ns, self._monotonic_ns = utc_ns, monotonic_ns
+
+        self.register = Register(journal.active())
+        self.counts: Counter[str] = Counter()
+        self._latency = Latency()
+        self._session = fresh_id()
+        # Microseconds of now: a gateway that starts again goes on far above where it ended, so that
+        # a subscriber sees a gap and asks for a snapshot.
+        self._number = utc_ns() // 1000
+        self._until = journal.sessions()
+        self._gaps: dict[str, tuple[int, int]] = {}  # session: first of what came too early, since when
+        self._greeted: dict[str, set[tuple[str, str, str]]] = {}
+        self._greeted_ns: dict[str, int] = {}
+        self._status_due_ns = self._retain_due_ns = self._journal_due_ns = 0
+        self._complaint_due_ns: dict[str, int] = {}
+
+        # What one turn has taken in, in order; and what it has to answer once that is committed.
+        self._turn: list[Published | AlertEvent | Action] = []
+        self._reached: dict[str, tuple[bytes, int]] = {}
+        self._asked: list[tuple[list[bytes], Action]] = []
+        self._snapshots: list[list[bytes]] = []
+        self._echoes: list[Action] = []
+
+    def step(self, timeout_ms: int = 100) -> None:
+        """Take in what has come, commit it, publish it, answer."""
+        ready = dict(self._poller.poll(timeout_ms))
+        if self._shards in ready:
+            self._drain(self._shards, self._from_shard)
+        if self._control in ready:
+            self._drain(self._control, self._from_client)
+        if self._publisher in ready and self._welcome():
+            self._status_due_ns = 0
+        if self._turn or self._reached or self._echoes:
+            self._commit()
+        for envelope in self._snapshots:
+            self._send(self._control, envelope, *self.register.snapshot(self._number))
+        self._snapshots.clear()
+        self._every_second()
+
+    def _drain(self, socket: zmq.Socket[bytes], take: Callable[[list[bytes], wire.AnyMessage], None]) -> None:
+        for _ in range(MOST_PER_TURN):
+            try:
+                identity, *frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            envelope = [identity]
+            if frames and not frames[0]:  # the empty frame of a REQ socket
+                envelope.append(frames.pop(0))
+            for frame in frames:
+                try:
+                    take(envelope, wire.decode(frame))
+                except WireError as error:
+                    self._refuse(socket, envelope, error)
+
+    def _refuse(self, socket: zmq.Socket[bytes], envelope: list[bytes], error: WireError) -> None:
+        side = "shard" if socket is self._shards else "client"
+        self._complain(f"refused_{error.cause}", side=side, text=str(error))
+        if socket is self._control:
+            self._send(self._control, envelope, wire.Reply(id="", ok=False, text=str(error)[:1000]))
+
+    def _welcome(self) -> bool:
+        """Whether a subscriber has come; it waits for a first publication to know that it is heard."""
+        came = False
+        for _ in range(MOST_PER_TURN):
+            try:
+                came |= self._publisher.recv(zmq.NOBLOCK)[:1] == b"\x01"
+            except zmq.Again:
+                break
+        return came
+
+    # What shards say.
+
+    def _from_shard(self, envelope: list[bytes], message: wire.AnyMessage) -> None:
+        identity = envelope[0]
+        if isinstance(message, Published):
+            self._hear(message.bed, message.epoch, identity)
+            self._turn.append(message)
+        elif isinstance(message, Alerts):
+            self._take_alerts(identity, message)
+        elif isinstance(message, Greeting):
+            self._greet(identity, message)
+        elif isinstance(message, Action):
+            self._echoes.append(message)
+        else:
+            raise WireError("field", f"t: {type(message).__name__} is not for a gateway; see docs/wire.md")
+
+    def _hear(self, bed: str, epoch: str, identity: bytes) -> None:
+        if not self.register.heard(bed, epoch, identity, self._monotonic_ns()):
+            raise WireError("field", f"bed: {bed!r} is one too many; a gateway has at most {len(self.register.beds)}")
+
+    def _take_alerts(self, identity: bytes, message: Alerts) -> None:
+        """Events of a session come in order and without a hole; what comes early is asked for again.
+
+        Only a journal that was moved away lacks events which the shard no longer has; then, after a
+        while, the oldest that the shard still sends is where it goes on."""
+        session, first = message.session, message.first
+        until = self._until.get(session, 0)
+        if session in self._reached:
+            until = self._reached[session][1]
+        if first > until:
+            lowest, since_ns = self._gaps.get(session, (first, self._monotonic_ns()))
+            self._gaps[session] = min(lowest, first), since_ns
+            if first > lowest or self._monotonic_ns() - since_ns < GAP_NS:
+                self._complain("alerts_early", shard=message.shard, first=first, wanted=until)
+                self._send(self._shards, [identity], wire.Committed(session=session, until=until))
+                return
+            self._complain("alerts_missing", shard=message.shard, first=first, wanted=until)
+        self._gaps.pop(session, None)
+        for event in message.events:
+            self.register.heard(event.bed, event.epoch, identity, self._monotonic_ns())
+        self._turn.extend(message.events)
+        self._reached[session] = identity, max(until, first + len(message.events))
+
+    def _greet(self, identity: bytes, message: Greeting) -> None:
+        """Give a shard back what it missed: once per session and epoch of a bed."""
+        now_ns, monotonic_ns = self._utc_ns(), self._monotonic_ns()
+        self._greeted_ns[message.shard] = monotonic_ns
+        before = self._greeted.get(message.shard, set())
+        greeted = self._greeted[message.shard] = set()
+        for bed, epoch, sample in message.beds:
+            self.register.heard(bed, epoch, identity, monotonic_ns)
+            key = (message.session, bed, epoch)
+            if key in before or self._give_back(identity, bed, epoch, sample):
+                greeted.add(key)
+        self._turn.extend(self.register.left_behind(message, now_ns, monotonic_ns))
+
+    def _give_back(self, identity: bytes, bed: str, epoch: str, sample: int) -> bool:
+        try:
+            actions = self._journal.actions_after(bed, epoch, sample, self._utc_ns() - PENDING_NS)
+        except JournalError as error:
+            self._complain("journal_failed", error=str(error))
+            return False
+        if not actions:
+            return True
+        log.info("actions_given_back", bed=bed, epoch=epoch, n_actions=len(actions))
+        return self._send(self._shards, [identity], *actions)
+
+    # What clients ask.
+
+    def _from_client(self, envelope: list[bytes], message: wire.AnyMessage) -> None:
+        if isinstance(message, wire.SnapshotRequest):
+            self._snapshots.append(envelope)
+        elif isinstance(message, Action):
+            try:
+                action = self.register.check(message, self._utc_ns())
+                if action.kind == "limits":
+                    self._profile(action.bed).with_changes(action.limits)
+            except (ActionError, ProfileError, JournalError) as error:
+                self._complain("actions_refused", bed=message.bed, who=message.who, text=str(error))
+                self._send(self._control, envelope, wire.Reply(id=message.id, ok=False, text=str(error)[:1000]))
+                return
+            self._asked.append((envelope, action))
+            self._turn.append(action)
+            if action.kind == "acknowledge":
+                self._turn.extend(self.register.released(action, action.at_ns))
+        else:
+            raise WireError("field", f"t: {type(message).__name__} is not for a control socket; see docs/wire.md")
+
+    def _profile(self, bed: str) -> Profile:
+        """The limits of a bed: the ward's, its own, and what operators changed since."""
+        profile = Profile(self._settings.alarms)
+        if bed in self._settings.beds:
+            profile = profile.with_changes(self._settings.beds[bed].alarms)
+        for action in self._journal.actions(bed, kind="limits"):
+            profile = profile.with_changes(action.limits)
+        return profile
+
+    # The turn's end: commit, answer, publish.
+
+    def _commit(self) -> None:
+        now_ns = self._utc_ns()
+        turn = [
+            self._stamped(message, now_ns) if isinstance(message, AlertEvent) else message for message in self._turn
+        ]
+        events = [message for message in turn if isinstance(message, AlertEvent)]
+        actions = [*(action for _, action in self._asked), *self._echoes]
+        until = {session: number for session, (_, number) in self._reached.items()}
+        written = self._write(events, actions, until)
+        new_events, new_actions = written or ([], [])
+        if written is None:
+            # The shards have their alerts still, and clients are told; only echoes are ours to keep.
+            for envelope, action in self._asked:
+                text = "the journal cannot be written now; try again"
+                self._send(self._control, envelope, wire.Reply(id=action.id, ok=False, text=text))
+            self._echoes = self._echoes[-MOST_PER_TURN:]
+        else:
+            self._until.update(until)
+            for session, (identity, number) in self._reached.items():
+                self._send(self._shards, [identity], wire.Committed(session=session, until=number))
+            self._forward({id(action) for action in new_actions})
+            self._echoes = []
+        fresh = {*map(id, new_events), *map(id, new_actions)}
+        for message in turn:
+            if not isinstance(message, AlertEvent | Action) or id(message) in fresh:
+                self._publish(message)
+        for action in new_actions:
+            if action.sample is not None:
+                self._publish(action)
+        self._turn, self._reached, self._asked = [], {}, []
+
+    def _write(
+        self, events: list[AlertEvent], actions: list[Action], until: dict[str, int]
+    ) -> tuple[list[AlertEvent], list[Action]] | None:
+        """One transaction; None where it failed, or a failure was so short ago that waiting for the
+        file's lock once more would only hold up what needs no journal."""
+        try:
+            if self._monotonic_ns() >= self._journal_due_ns:
+                new_events, new_actions = self._journal.append(events, actions, until)
+                self.counts["events_committed"] += len(new_events)
+                self.counts["events_repeated"] += len(events) - len(new_events)
+                return new_events, new_actions
+        except JournalError as error:
+            self._journal_due_ns = self._monotonic_ns() + RETRY_NS
+            self._complain("journal_failed", error=str(error), n_events=len(events))
+        self.counts["events_not_committed"] += len(events)
+        return None
+
+    @staticmethod
+    def _stamped(event: AlertEvent, now_ns: int) -> AlertEvent:
+        return replace(event, emit_time=utc(now_ns), stamps=replace(event.stamps, committed=now_ns))
+
+    def _forward(self, new: set[int]) -> None:
+        for envelope, action in self._asked:
+            bed = self.register.beds.get(action.bed)
+            text = "done before"
+            if id(action) in new:
+                there = bed is not None and self._send(self._shards, [bed.identity], action)
+                text = "the shard has it" if there else "kept until the bed's shard is there"
+                self.counts["actions"] += 1
+                log.info("action", kind=action.kind, bed=action.bed, who=action.who, id=action.id, forwarded=there)
+            self._send(self._control, envelope, wire.Reply(id=action.id, ok=True, text=text))
+
+    def _publish(self, message: Published | AlertEvent | Action) -> None:
+        now_ns = self._utc_ns()
+        if not isinstance(message, wire.BedStatus | wire.Truth | Action):
+            stamps = message.stamps
+            if isinstance(message, AlertEvent):
+                self._latency.add("received>decided", stamps.received, stamps.decided)
+                self._latency.add("decided>committed", stamps.decided, stamps.committed)
+                self._latency.add("committed>published", stamps.committed, now_ns)
+            else:
+                self._latency.add("received>published", stamps.received, now_ns)
+            message = replace(message, stamps=replace(stamps, published=now_ns))
+        self._put(_TOPICS[type(message)] + message.bed.encode(), message)
+        if isinstance(message, AlertEvent):
+            self.register.settle(message)
+        elif isinstance(message, wire.Numeric):
+            self.register.numerics[message.bed] = message
+
+    def _put(self, topic: bytes, message: wire.AnyMessage) -> None:
+        try:
+            frame = wire.encode(message)
+        except WireError as error:
+            self._complain(f"refused_{error.cause}", text=str(error))
+            return
+        self._number += 1
+        self.counts["published"] += 1
+        self._publisher.send_multipart([topic, self._number.to_bytes(8, "big"), frame], zmq.NOBLOCK)
+
+    def _send(self, socket: zmq.Socket[bytes], envelope: list[bytes], *messages: wire.AnyMessage) -> bool:
+        try:
+            socket.send_multipart([*envelope, *map(wire.encode, messages)], zmq.NOBLOCK)
+        except (zmq.ZMQError, WireError) as error:
+            self._complain("not_sent", message=type(messages[0]).__name__, error=str(error))
+            return False
+        return True
+
+    # What time asks.
+
+    def _every_second(self) -> None:
+        monotonic_ns = self._monotonic_ns()
+        if monotonic_ns < self._status_due_ns:
+            return
+        self._status_due_ns = monotonic_ns + SECOND_NS
+        self.register.forget(monotonic_ns)
+        for shard, greeted_ns in list(self._greeted_ns.items()):
+            if monotonic_ns - greeted_ns > SILENT_NS:
+                log.warning("shard_silent", shard=shard, silent_s=round((monotonic_ns - greeted_ns) / 1e9, 1))
+                del self._greeted_ns[shard]
+        figures = self._latency.figures(monotonic_ns)
+        state = {"beds": len(self.register.beds), "alerts_standing": len(self.register.active)}
+        status = wire.BedStatus(
+            shard="gateway",
+            bed="gateway",
+            epoch=self._session,
+            at=wire.Moment(0, 1.0),
+            counts={**self.counts, **state},
+            age_ms=0.0,
+            clock_offset_ms=0.0,
+            clock_drift_ppm=0.0,
+            latency_ms=figures,
+        )
+        self._put(b"gateway", status)
+        log.debug("status", **self.counts, **state, latency_ms=figures)
+        if monotonic_ns >= self._retain_due_ns:
+            self._retain(monotonic_ns)
+
+    def _retain(self, monotonic_ns: int) -> None:
+        own = self._settings.gateway
+        n_deleted = 0
+        try:
+            n_deleted = self._journal.retain(own.retention_days * 86_400, own.retention_mb * 1e6, self._utc_ns())
+        except JournalError as error:
+            self._complain("journal_failed", error=str(error))
+        if n_deleted:
+            log.info("journal_trimmed", n_rows=n_deleted)
+        self._retain_due_ns = monotonic_ns + (0 if n_deleted else RETAIN_NS)
+
+    def _complain(self, what: str, **fields: object) -> None:
+        """Count, and log once a second of each kind."""
+        self.counts[what] += 1
+        now_ns = self._monotonic_ns()
+        if now_ns >= self._complaint_due_ns.get(what, 0):
+            self._complaint_due_ns[what] = now_ns + SECOND_NS
+            log.warning(what, count=self.counts[what], **fields)

@@ -46,7 +46,7 @@ class Alarm:
 class RrRows:
     """Beats of one case without waveforms, sorted by time.
 
-    time_s: float64 (n,) of the R peaks. beats: N S V U, or empty. rhythms: label of each row. bad: bool (n,), poor signal.
+    time_s: float64 (n,) of the R peaks. beats: N S V U, or empty. rhythms: label of each row. bad: bool (n,).
     """
 
     time_s: npt.NDArray[np.float64]

@@ -109,7 +109,7 @@ def _layout(path: Path, _mtime_ns: int, _size: int) -> Layout:
 
 def _header(path: Path) -> Any:
     with wrapped(path, "the header cannot be read", "mend it or get the record again"):
-        import wfdb  # noqa: PLC0415 - takes most of a second, and streaming processes may never read a file
+        import wfdb
 
         header = wfdb.rdheader(str(path))
     fs = header.fs
@@ -161,7 +161,7 @@ def _available(path: Path, header: Any, name: str) -> int:
     per_frame, fmt = sum(header.samps_per_frame[i] for i in mine), header.fmt[mine[0]]
     if fmt in _FLAC:
         with wrapped(path, f"the signal file {name} is cut short or not FLAC", "get it again"):
-            import soundfile  # noqa: PLC0415
+            import soundfile
 
             with soundfile.SoundFile(file) as flac:
                 n = int(flac.frames)
@@ -260,7 +260,7 @@ def _raw(path: Path, segment: Segment, indices: list[int], first: int, last: int
     """Samples as stored, by index in the segment."""
     header = segment.header
     with wrapped(path, "its samples cannot be decoded", "get the record again"):
-        import wfdb  # noqa: PLC0415
+        import wfdb
 
         record = wfdb.rdrecord(
             str(path.parent / header.record_name),

@@ -36,7 +36,7 @@ def find(source: str | Path, *, download: bool = True) -> list[Path]:
     places = " nor ".join(looked) + ("" if os.environ.get("RECORDINGS") else " (RECORDINGS is not set)")
     if not download:
         raise DatasetError(f"{text}: not found under {places}; set RECORDINGS or fetch it")
-    from model.fetch import FetchError, fetch  # noqa: PLC0415 - only where it is needed
+    from model.fetch import FetchError, fetch
 
     try:
         fetch(text, cache_folder())

@@ -60,7 +60,7 @@ def annotations(
         return None
     about = info(path)
     with wrapped(path, f"the annotation file {file.name} cannot be read", "get it again"):
-        import wfdb  # noqa: PLC0415 - takes most of a second, and streaming processes may never read a file
+        import wfdb
 
         if file.stat().st_size == 0:
             raise ValueError("it is empty")

@@ -195,8 +195,9 @@ class Sequence:
 
     def expire(self, mono_ns: int) -> None:
         """The wait for a hole is over: declare it a gap, and go on with what is there after it."""
-        if self._held:
-            self._gap(min(self._held) - self.next, "timeout")
+        ahead = [*self._held, *(loss[0] for loss in self._losses)]
+        if ahead:
+            self._gap(min(ahead) - self.next, "timeout")
         elif self.end_at is not None:
             self._gap(self.end_at - self.next, "timeout")
         elif self._successors:
@@ -210,8 +211,8 @@ class Sequence:
 
     def close(self, cause: str, mono_ns: int) -> None:
         """End the epoch with what has come of it: its source has gone on without an end."""
-        while self._held:
-            self._gap(min(self._held) - self.next, cause)
+        while ahead := [*self._held, *(loss[0] for loss in self._losses)]:
+            self._gap(min(ahead) - self.next, cause)
             self._drain()
         if self.end_at is not None and not self.ended:
             self._gap(self.end_at - self.next, cause)
@@ -458,7 +459,7 @@ class Sequence:
             successors, self._successors = self._successors, []
             for packet, received_ns in successors:
                 self._wave(packet, received_ns, mono_ns)
-        if not (self._held or self._successors or (self.end_at is not None and not self.ended)):
+        if not (self._held or self._losses or self._successors or (self.end_at is not None and not self.ended)):
             self.since = None
         elif self.since is None:
             self.expect(mono_ns)

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from stream.conditions import Profile, ProfileError
 from stream.wire import Name
 
 Endpoint = Annotated[str, Meta(pattern=r"^(tcp://[^\s/:]+:[0-9]{1,5}|ipc://\S+)$", max_length=200)]
@@ -169,6 +170,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"{meant}known: {', '.join(known) if known else 'none'}"
 
 
+def quoted(key: str) -> str:
+    """A key as TOML has it."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+
+
 # Where each path of the settings stands: the section and its key.
 _PATHS = (("worker", "weights"), ("gateway", "journal"), ("supervisor", "state_dir"))
 
@@ -181,7 +187,7 @@ def _read(kind: type[Struct], raw: Any, where: str, problems: list[str]) -> dict
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     values = {}
     for key, value in raw.items():
-        path = f"{where}.{_quoted(key)}" if where else _quoted(key)
+        path = f"{where}.{quoted(key)}" if where else quoted(key)
         if key not in fields:
             problems.append(f"{path}: unknown key; {suggest(key, fields)}")
             continue
@@ -207,8 +213,8 @@ def _read_table(name: Any, kind: type[Struct], raw: Any, where: str, problems: l
         try:
             msgspec.convert(key, name)
         except msgspec.ValidationError as error:
-            problems.append(f"{where}.{_quoted(key)}: the name {_shown(key)} cannot be used: {_plain(error)}")
-    return {key: _read(kind, value, f"{where}.{_quoted(key)}", problems) for key, value in raw.items()}
+            problems.append(f"{where}.{quoted(key)}: the name {_shown(key)} cannot be used: {_plain(error)}")
+    return {key: _read(kind, value, f"{where}.{quoted(key)}", problems) for key, value in raw.items()}
 
 
 def _link(values: dict[str, Any], problems: list[str]) -> None:
@@ -221,7 +227,7 @@ def _link(values: dict[str, Any], problems: list[str]) -> None:
         for role in ("worker", "gateway"):
             shard.setdefault(role, values.get(role, {}).get("bind", getattr(ShardSettings(), role)))
     for name, bed in values.get("beds", {}).items():
-        path = f"beds.{_quoted(name)}.shard"
+        path = f"beds.{quoted(name)}.shard"
         if not bed.get("shard") and len(shards) > 1:
             problems.append(f"{path}: not set, and there are {len(shards)} shards; {suggest('', shards)}")
         bed["shard"] = bed.get("shard") or next(iter(shards), "")
@@ -234,6 +240,7 @@ def _link(values: dict[str, Any], problems: list[str]) -> None:
             problems.append(
                 f"shards.{name}.capacity = {capacity}: {n_beds} beds name this shard; raise it or add a shard"
             )
+    _check_alarms(values, problems)
     settings: Settings = msgspec.convert(values, Settings)
     _refuse_twice("address", endpoints(settings), problems)
     folders = {f"shards.{name}.state_dir": shard.state_dir for name, shard in settings.shards.items()}
@@ -242,6 +249,20 @@ def _link(values: dict[str, Any], problems: list[str]) -> None:
         port = address.rpartition(":")[2]
         if address.startswith("tcp://") and not 1 <= int(port) <= 65_535:
             problems.append(f"{key} = {_shown(address)}: port {port} is not one of 1 to 65535")
+
+
+def _check_alarms(values: Mapping[str, Any], problems: list[str]) -> None:
+    """The ward's limits, and each bed's on top of them; a fault is told once, where it stands."""
+    ward = Profile()
+    try:
+        ward = ward.with_changes(values.get("alarms", {}))
+    except ProfileError as error:
+        problems.append(f"alarms.{error}")
+    for name, bed in values.get("beds", {}).items():
+        try:
+            ward.with_changes(bed.get("alarms", {}))
+        except ProfileError as error:
+            problems.append(f"beds.{quoted(name)}.alarms.{error}")
 
 
 def _refuse_twice(what: str, values: Mapping[str, str], problems: list[str]) -> None:
@@ -294,10 +315,6 @@ _MEANINGS = {
     r"^[A-Za-z0-9_-]{1,32}$": "of 1 to 32 letters, digits, - or _",
     r"^[^\x00-\x1f\x7f]+$": "without control characters",
 }
-
-
-def _quoted(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,173 @@
+"""A whole ward on this machine: its roles under a supervisor, what they publish on the screen, a summary at the end."""
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from rich.console import Console, RenderableType
+
+from stream import check, config, log
+from stream.config import BedSettings, Settings, SettingsError
+from stream.process import Stop
+from stream.roles.child import Role
+from stream.roles.supervisor import Supervisor
+from stream.subscriber import Joined, Publication, Subscriber
+from stream.tally import Tally
+from stream.wire import Reply
+
+READY_S = 120.0  # to load and warm the model, on a slow machine
+QUIET_S = 2.0  # nothing new published for so long after the last source ended: all is judged
+SETTLE_S = 30.0  # but no longer than this is waited for it
+POLL_S = 0.05
+PRODUCER = "producer"
+
+
+class Display(Protocol):
+    """What shows a run while it goes on."""
+
+    def take(self, item: Joined | Publication | Reply) -> None:
+        """What the ward's subscriber has got."""
+
+    def refresh(self) -> None:
+        """Called at every turn, about 20 times a second."""
+
+
+def in_folder(settings: Settings, folder: Path) -> Settings:
+    """The same ward with all that it writes in one folder."""
+    folder = folder.resolve()
+    replace = msgspec.structs.replace
+    return replace(
+        settings,
+        gateway=replace(settings.gateway, journal=str(folder / "journal.sqlite")),
+        supervisor=replace(settings.supervisor, state_dir=str(folder)),
+        shards={
+            name: replace(shard, state_dir=str(folder / f"shard-{name}")) for name, shard in settings.shards.items()
+        },
+    )
+
+
+def with_beds(settings: Settings, sources: Sequence[str], n_beds: int | None = None) -> Settings:
+    """The same ward with a bed for each source, in turn on each shard; `n_beds`: sources are used again, or cut off.
+
+    A bed has the name of its record, a simulated patient's is `bed1` and on. Raises SettingsError where the
+    settings name sources of their own, or the shards have too few places."""
+    if any(bed.source for bed in settings.beds.values()):
+        raise SettingsError(["beds: the configuration names sources; leave out --source and --beds, or them"])
+    n_beds = n_beds or len(sources)
+    capacity = sum(shard.capacity for shard in settings.shards.values())
+    if n_beds > capacity:
+        raise SettingsError([f"beds: {n_beds} are over the {capacity} of shards.*.capacity; raise it, or add a shard"])
+    places = itertools.cycle(settings.shards)
+    free = {name: shard.capacity for name, shard in settings.shards.items()}
+    beds: dict[str, BedSettings] = {}
+    for number, source in enumerate(itertools.islice(itertools.cycle(sources), n_beds), 1):
+        shard = next(name for name in places if free[name])
+        free[shard] -= 1
+        name = f"bed{number}" if source.startswith("sim:") else Path(source).name
+        again = sum(known.partition("#")[0] == name for known in beds)
+        beds[f"{name}#{again + 1}" if again else name] = BedSettings(shard=shard, source=source)
+    return msgspec.structs.replace(settings, beds=settings.beds | beds)
+
+
+def serve(
+    settings: Settings, produce: Sequence[str], *, duration_s: float | None = None, headless: bool = False
+) -> int:
+    """Run the ward until all sources have ended and been judged, `duration_s` has passed, or SIGINT or SIGTERM.
+
+    `produce`: the options of the producer's command line, none for a ward whose sources are elsewhere.
+    `headless`: logs of all roles on standard error in place of the terminal view. Returns the exit code: 0, or 1
+    where a role was given up. Raises SettingsError where an address is taken or a role cannot use its settings."""
+    faults = check.taken(settings)
+    if faults:
+        raise SettingsError(faults)
+    state = Path(settings.supervisor.state_dir)
+    state.mkdir(parents=True, exist_ok=True)
+    config.save(settings, state / "settings.json")
+    display = None
+    log.configure("supervisor", settings.supervisor.log_level)
+    roles = _roles(settings, state / "settings.json", produce)
+    echo = sys.stderr if headless else None
+    with (
+        Stop() as stop,
+        Subscriber(settings.gateway.publish, settings.gateway.control) as news,
+        Supervisor(roles, state, control=settings.supervisor.control, echo=echo) as supervisor,
+    ):
+        ward = _Ward(supervisor, news, display)
+        ward.run(bool(produce), duration_s, lambda: stop.asked)
+    if supervisor.wrong_usage:
+        raise SettingsError([supervisor.given_up])
+    Console().print(*ward.closing(), f"state and logs: {state}", sep="\n")
+    return 1 if supervisor.given_up else 0
+
+
+def _roles(settings: Settings, path: Path, produce: Sequence[str]) -> list[Role]:
+    given = ("--config", str(path))
+    roles = [Role(name, (name, *given)) for name in ("worker", "gateway")]
+    roles += [Role(f"shard.{name}", ("shard", name, *given)) for name in settings.shards]
+    return [*roles, Role(PRODUCER, ("produce", *given, *produce), once=True)] if produce else roles
+
+
+class _Ward:
+    """The loop of `serve`."""
+
+    def __init__(self, supervisor: Supervisor, news: Subscriber, display: Display | None) -> None:
+        self._supervisor, self._news, self._display = supervisor, news, display
+        self._tally = Tally()
+        self._began = time.monotonic()
+
+    def run(self, produced: bool, duration_s: float | None, asked: Callable[[], bool]) -> None:
+        names = list(self._supervisor.status())
+        first = [name for name in names if name != PRODUCER]
+        self._supervisor.start(*first)
+        if not self._supervisor.wait_ready(first, READY_S, asked):
+            return
+        if produced:
+            self._supervisor.start(PRODUCER)
+        self._began = time.monotonic()
+        until = self._began + duration_s if duration_s is not None else float("inf")
+        while not (asked() or self._supervisor.stop_asked or self._supervisor.given_up or time.monotonic() > until):
+            self.turn()
+            if produced and self._supervisor.finished(PRODUCER):
+                self._settle(min(until, time.monotonic() + SETTLE_S), asked)
+                return
+
+    def turn(self) -> None:
+        self._supervisor.poll(POLL_S)
+        elapsed_s = time.monotonic() - self._began
+        for item in self._news.poll():
+            if isinstance(item, Publication):
+                self._tally.take(item.message, elapsed_s)
+            if self._display is not None:
+                self._display.take(item)
+        if self._display is not None:
+            self._display.refresh()
+
+    def closing(self) -> list[RenderableType]:
+        """The summary: the beds, then what holds for all of them."""
+        tally, lines = self._tally, []
+        first = "never" if tally.first_alert_s is None else f"after {tally.first_alert_s:.1f} s"
+        n_alerts = ", ".join(f"{tally.priorities[priority]} {priority}" for priority in ("high", "medium", "low"))
+        lines.append(
+            f"alerts: {n_alerts}; the first of a patient {'never' if first is None else f'after {first:.1f} s'}"
+        )
+        stages = ", ".join(f"{stage} {p50:.0f}/{p99:.0f}" for stage, (p50, p99) in tally.latencies().items())
+        lines.append(f"latency of the last seconds, p50/p99 in ms: {stages or 'not told'}")
+        restarts = {name: role.restarts for name, role in self._supervisor.status().items() if role.restarts}
+        lines.append("restarts: " + (", ".join(f"{name} {n}" for name, n in restarts.items()) or "none"))
+        if self._supervisor.given_up:
+            lines.append(f"given up: {self._supervisor.given_up}")
+        return [tally.summary(), *lines]
+
+    def _settle(self, until: float, asked: Callable[[], bool]) -> None:
+        """All sources have ended: wait for what they sent to be judged."""
+        progress, since = -1, time.monotonic()
+        while time.monotonic() < until and not asked():
+            self.turn()
+            if self._tally.progress != progress:
+                progress, since = self._tally.progress, time.monotonic()
+            elif time.monotonic() - since > QUIET_S:
+                return

@@ -4,8 +4,8 @@
     >>> bed.render(5000, 250).shape
     (2, 250)
 
-A patient is drawn at any index and in pieces of any size: samples are a pure function of their index, so how a stream is
-cut does not change it. The script starts again at its end, for ever.
+A patient is drawn at any index and in pieces of any size: samples are a pure function of their index, so how a stream
+is cut does not change it. The script starts again at its end, for ever.
 """
 
 from collections.abc import Iterable

@@ -279,8 +279,9 @@ def _score(
     for sample, symbol, _, subtype in notes:
         if symbol == "~":  # the last one that is said of a sample holds
             hidden[at >= sample] = subtype == -1
-    shown = [(int(s), _SYMBOLS[int(k)], "", 0) for s, k in zip(at[~hidden], kind[~hidden], strict=True)]
-    rows = sorted([*shown, *((min(s, n - 1), *rest) for s, *rest in notes)], key=lambda row: row[0])
+    rows = [(int(s), _SYMBOLS[int(k)], "", 0) for s, k in zip(at[~hidden], kind[~hidden], strict=True)]
+    rows += [(min(sample, n - 1), symbol, aux, subtype) for sample, symbol, aux, subtype in notes]
+    rows.sort(key=lambda row: row[0])
     zeros = np.zeros(len(rows), np.int16)
     truth = Annotations(
         np.array([row[0] for row in rows], np.int64),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from simulators.patients import Patient
-from simulators.rhythms import RHYTHMS
+from simulators.rhythms import RHYTHMS, ScriptLike
 
 # Each shows its first event within 30 s and then lasts a few minutes before it comes round.
 PRESETS: Mapping[str, tuple[tuple[Any, ...], ...]] = {
@@ -56,6 +56,7 @@ def patient_of(source: str, bed: str, index: int = 0, seed: int = 1) -> Patient:
     settings = _options(source, options)
     counter, fs = bool(settings.get("counter", 0)), settings.get("fs", 250.0)
     seed = int(settings.get("seed", seed))
+    script: ScriptLike
     if name == "default":
         patient = ward_patient(index, seed, fs=fs, counter=counter)
         script, seed = patient.script, patient.seed
@@ -66,7 +67,7 @@ def patient_of(source: str, bed: str, index: int = 0, seed: int = 1) -> Patient:
         if unknown:
             known = ", ".join(["default", *PRESETS, *(rhythm for rhythm in RHYTHMS if rhythm not in PRESETS)])
             raise ValueError(f"source: {source!r}: no simulated patient {unknown[0]!r}; choose among {known}")
-        script = tuple((rhythm, 30.0) for rhythm in name.split("+"))
+        script = [(rhythm, 30.0) for rhythm in name.split("+")]
     return Patient(
         bed, script, seed=seed, fs=fs, hr=settings.get("hr"), noise_mv=settings.get("noise"), counter=counter
     )

@@ -24,7 +24,6 @@ Arrays = dict[str, Array]
 Rows = npt.NDArray[np.int64]
 
 
-
 @dataclass(slots=True)
 class Item:
     """A beat, hop or window of a row. `at`: tick of its R peak or its end; `ready`: of the last sample needed."""
@@ -35,7 +34,7 @@ class Item:
     ready: int
     urgent: bool
     stamps: Stamps
-    details: tuple[float, ...] = ()
+    features: Array | None = None
     answer: Arrays | None = None
     batched_ns: int = 0
     judged_ns: int = 0
@@ -67,7 +66,7 @@ class Judging:
         self._hop_tokens: Array | None = None
         self._hop_numbers = np.full((n_rows, TOKEN_HOPS), -1, np.int64)
         self._beat_tokens: Array | None = None
-        self._beat_features: Array | None = None
+        self._beat_features = np.zeros((n_rows, TOKEN_BEATS, N_FEATURES), np.float32)
         self._beat_ticks = np.full((n_rows, TOKEN_BEATS), -(2**62), np.int64)
         self._n_beats = np.zeros(n_rows, np.int64)
         self._touched: set[int] = set()  # rows in which something may have come to its turn
@@ -152,7 +151,7 @@ class Judging:
         """For the checkpoint: tokens, and every item and block still waiting."""
         queued = {
             item_id: [
-                where, item.kind, item.row, item.at, item.ready, item.urgent, list(item.details),
+                where, item.kind, item.row, item.at, item.ready, item.urgent, item.features,
                 msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns, item.judged_ns,
             ]
             for row in self._queues
@@ -175,10 +174,10 @@ class Judging:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; what waited is to be sent again."""
         self._next_id = state["next_id"]
-        for item_id, (where, kind, row, at, ready, urgent, details, stamps, answer, batched, judged) in state[
+        for item_id, (where, kind, row, at, ready, urgent, features, stamps, answer, batched, judged) in state[
             "items"
         ].items():
-            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), tuple(details), answer, batched, judged)
+            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), features, answer, batched, judged)
             self._items[item_id] = item
             queue = self._queues[row]
             (queue.staging, queue.applying)[where].append((item_id, item))
@@ -254,18 +253,17 @@ class Judging:
             self._items.pop(item_id, None)
             if item.answer is not None:
                 self._cache_hop(item)
-                return Item("window", item.row, item.at, item.ready, item.urgent, item.stamps, item.details)
+                return Item("window", item.row, item.at, item.ready, item.urgent, item.stamps)
         return None
 
     def _cache_beat(self, item: Item) -> None:
         assert item.answer is not None
-        token, features = item.answer["token"], np.asarray(item.details, np.float32)
-        if self._beat_tokens is None or self._beat_features is None:
+        token = item.answer["token"]
+        if self._beat_tokens is None:
             self._beat_tokens = np.zeros((self._n_rows, TOKEN_BEATS, token.size), np.float32)
-            self._beat_features = np.zeros((self._n_rows, TOKEN_BEATS, features.size), np.float32)
         slot = self._n_beats[item.row] % TOKEN_BEATS
         self._beat_tokens[item.row, slot] = token
-        self._beat_features[item.row, slot] = features
+        self._beat_features[item.row, slot] = item.features
         self._beat_ticks[item.row, slot] = item.at
         self._n_beats[item.row] += 1
 
@@ -287,10 +285,8 @@ class Judging:
         assert self._hop_tokens is not None
         order = (self._n_beats[rows][:, None] + np.arange(TOKEN_BEATS)) % TOKEN_BEATS
         ticks = self._beat_ticks[rows[:, None], order]
-        if self._beat_tokens is None or self._beat_features is None:
-            size = self._hop_tokens.shape[2]
-            self._beat_tokens = np.zeros((self._n_rows, TOKEN_BEATS, size), np.float32)
-            self._beat_features = np.zeros((self._n_rows, TOKEN_BEATS, N_FEATURES), np.float32)
+        if self._beat_tokens is None:  # no beat was judged yet; its tokens are as long as a hop's
+            self._beat_tokens = np.zeros((self._n_rows, TOKEN_BEATS, self._hop_tokens.shape[2]), np.float32)
         return {
             "hop_tokens": self._hop_tokens[rows[:, None], hop_slots],
             "hop_mask": (self._hop_numbers[rows[:, None], hop_slots] == numbers) & (numbers >= 0),

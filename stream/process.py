@@ -50,7 +50,9 @@ def bind(kind: int, setting: str, address: str) -> zmq.Socket[bytes]:
         socket.bind(address)
     except zmq.ZMQError as error:
         socket.close(0)
-        mend = "stop what holds it, or set another port" if error.errno == zmq.EADDRINUSE else "see docs/configuration.md"
+        mend = (
+            "stop what holds it, or set another port" if error.errno == zmq.EADDRINUSE else "see docs/configuration.md"
+        )
         raise BindError(f"{setting}: {address} cannot be bound ({error.strerror}); {mend}") from None
     return socket
 

@@ -87,7 +87,8 @@ class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, array: npt.NDArray[Any]) -> "Tensor":
         contiguous = np.ascontiguousarray(array)
-        return cls(str(contiguous.dtype), contiguous.shape, contiguous.data.cast("B") if contiguous.size else memoryview(b""))  # type: ignore[arg-type]
+        data = contiguous.data.cast("B") if contiguous.size else memoryview(b"")
+        return cls(str(contiguous.dtype), contiguous.shape, data)  # type: ignore[arg-type]
 
     def array(self) -> npt.NDArray[Any]:
         """The array, sharing the frame's memory (read-only)."""
@@ -265,6 +266,7 @@ class Greeting(Message, frozen=True, tag="greeting"):
 
 # ------------------------------------------------------------- shard to gateway to subscribers
 
+BeatLabel = Literal["N", "S", "V", "F", "Q", "?"]
 Phase = Literal["start", "continue", "update", "end", "reset"]
 Priority = Literal["high", "medium", "low"]
 
@@ -275,7 +277,7 @@ class BeatJudgement(Message, frozen=True, tag="beat"):
     bed: Name
     epoch: Name
     at: Moment
-    label: Literal["N", "S", "V", "F", "Q", "?"]
+    label: BeatLabel
     confidence: float
     rr_ms: float
     gates: tuple[float, ...] = ()
@@ -447,7 +449,8 @@ def encode(message: AnyMessage) -> bytes:
     """The frame of a message. Raises WireError where the frame would be over the size limit."""
     frame = _encoder.encode(message)
     if len(frame) > MAX_FRAME_BYTES:
-        raise WireError("size", f"{type(message).__name__} takes {len(frame)} bytes, over {MAX_FRAME_BYTES}; send less at once")
+        text = f"{type(message).__name__} takes {len(frame)} bytes, over {MAX_FRAME_BYTES}; send less at once"
+        raise WireError("size", text)
     return frame
 
 

@@ -16,6 +16,7 @@ from model.judge import Judge
 from stream import wire
 from stream.batcher import Batch, Batcher
 from stream.config import Settings, WorkerSettings
+from stream.log import mark_ready
 from stream.process import Stop, bind, fresh_id
 
 log = structlog.get_logger()
@@ -120,7 +121,8 @@ class Worker:
         padded = next((size for size in self._pad_to if size >= batch.n), batch.n)
         if padded > batch.n:
             arrays = {name: np.concatenate([a, np.repeat(a[-1:], padded - batch.n, 0)]) for name, a in arrays.items()}
-        return getattr(self._judge, f"{batch.kind}s")(**arrays)
+        answers: dict[str, np.ndarray] = getattr(self._judge, f"{batch.kind}s")(**arrays)
+        return answers
 
     def _say_ready(self) -> None:
         now_ns = time.monotonic_ns()

@@ -1,0 +1,231 @@
+"""The shard's process: one thread that moves messages between its sources, the worker, the gateway and a `Shard`.
+
+A round takes in all that has come, feeds it in one go, and sends what came of it; so the more beds, the
+larger the arrays of a round. Every `checkpoint_s` the state goes to disk, and only then are sources told
+that they may forget.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import structlog
+import zmq
+
+from stream import checkpoint, wire
+from stream.conditions import Profile
+from stream.config import Settings, ShardSettings
+from stream.ingest import Ingest
+from stream.latency import Latency
+from stream.log import mark_ready
+from stream.process import Stop, bind, connect, fresh_id
+from stream.shard import Shard
+
+log = structlog.get_logger()
+
+SECOND = 1_000_000_000
+ROUND_MS = 20  # a round lasts at least so long: packets of many beds go through the stages together
+MAX_WAITING_ITEMS = 8192  # with the worker; beyond, replays wait on credit
+GATEWAY_SILENT_NS = 2 * SECOND
+GRACE_NS = 10 * SECOND  # after its own start a shard gives the worker so long to be there
+FRAMES_AT_ONCE = 256
+
+
+def serve(settings: Settings, name: str) -> int:
+    """Run shard `name` of the settings until SIGINT or SIGTERM. Returns the exit code.
+
+    Raises KeyError for a shard that is not in the settings, BindError for a port that is taken, CheckpointError
+    for a checkpoint that cannot be read."""
+    own = settings.shards[name]
+    with (
+        Stop() as stop,
+        bind(zmq.ROUTER, f"shards.{name}.bind", own.bind) as sources,
+        connect(own.worker) as worker,
+        connect(own.gateway) as gateway,
+    ):
+        role = ShardRole(settings, name, sources, worker, gateway)
+        mark_ready(f"shard.{name}", beds=len(role.shard.beds))
+        while not stop.asked:
+            role.step()
+        role.save()
+    return 0
+
+
+def profiles(settings: Settings) -> dict[str, Profile]:
+    """The alarm profile of each bed that the settings name; "" is for the others.
+
+    Raises ProfileError for a code or limit that is not known or out of range."""
+    ward = settings.alarms
+    named = {"": Profile(ward)}
+    for bed, own in settings.beds.items():
+        codes = ward.keys() | own.alarms.keys()
+        named[bed] = Profile({code: {**ward.get(code, {}), **own.alarms.get(code, {})} for code in codes})
+    return named
+
+
+class ShardRole:
+    """The loop's body; sockets are passed in."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        sources: zmq.Socket[bytes],
+        worker: zmq.Socket[bytes],
+        gateway: zmq.Socket[bytes],
+    ) -> None:
+        self._own: ShardSettings = settings.shards[name]
+        self._name = name
+        self._sources, self._worker, self._gateway = sources, worker, gateway
+        self._poller = zmq.Poller()
+        for socket in (sources, worker, gateway):
+            self._poller.register(socket, zmq.POLLIN)
+        self._session = fresh_id()
+        self._worker_session = ""
+        self._began_ns = self._worker_heard_ns = self._gateway_heard_ns = self._offered_ns = time.monotonic_ns()
+        self._due_ns = dict.fromkeys(("greet", "status", "checkpoint"), 0)
+        self._latency = Latency()
+        self.dropped = 0
+        self._path = Path(self._own.state_dir) / "checkpoint.msgpack"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.ingest = Ingest(capacity=self._own.capacity, gap_timeout_s=self._own.gap_timeout_s, refill_s=0.0)
+        known = profiles(settings)
+        self.shard = Shard(
+            name,
+            self._own.capacity,
+            self._own.n_leads,
+            lambda bed: known.get(bed, known[""]),
+            time.time_ns,
+            self._session,
+        )
+        state = checkpoint.load(self._path)
+        if state is not None:
+            self.ingest.restore(state["ingest"])
+            self.shard.load_state_dict(state["shard"])
+            log.info("checkpoint_loaded", beds=len(self.shard.beds), judging=len(self.shard.judging))
+
+    def step(self) -> None:
+        """One round."""
+        began_ns = time.monotonic_ns()
+        ready = dict(self._poller.poll(ROUND_MS))
+        if self._sources in ready:
+            self._drain_sources()
+        if self._worker in ready:
+            self._drain_worker()
+        if self._gateway in ready:
+            self._drain_gateway()
+        if len(self.shard.judging) < MAX_WAITING_ITEMS or not self.shard.replaying:
+            self.shard.feed(self.ingest.take())
+        self._watch()
+        self._send()
+        spare_s = ROUND_MS / 1e3 - (time.monotonic_ns() - began_ns) / SECOND
+        if spare_s > 0 and not self.shard.replaying:
+            time.sleep(spare_s)
+
+    def save(self) -> None:
+        """Write the checkpoint; then sources may forget what it holds."""
+        state = {"ingest": self.ingest.state(), "shard": self.shard.state_dict()}
+        try:
+            size = checkpoint.save(self._path, state)
+        except OSError as error:
+            log.error("checkpoint_failed", path=str(self._path), error=str(error), mend="free the disk")
+            return
+        for entry in state["ingest"]["beds"]:
+            self.ingest.durable(entry["bed"], entry["epoch"], entry["next"])
+        log.debug("checkpoint_saved", bytes=size)
+
+    def _drain_sources(self) -> None:
+        while True:
+            try:
+                identity, *frames = self._sources.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self.ingest.receive(identity, frames, time.time_ns(), time.monotonic_ns())
+
+    def _drain_worker(self) -> None:
+        for message in self._messages(self._worker):
+            self._worker_heard_ns = time.monotonic_ns()
+            if isinstance(message, wire.Judged):
+                self.shard.answer(message)
+                self._latency.add("judge", message.batched_ns, message.judged_ns)
+            elif isinstance(message, wire.Ready):
+                self.shard.model_version = message.model_version
+                if message.session != self._worker_session:
+                    again = self.shard.judging.send_again()
+                    log.info("worker_found", device=message.device, model=message.model_version, items_sent=len(again))
+                    self._worker_session = message.session
+                    self._give(self._worker, again)
+
+    def _drain_gateway(self) -> None:
+        for message in self._messages(self._gateway):
+            self._gateway_heard_ns = time.monotonic_ns()
+            if isinstance(message, wire.Committed):
+                self.shard.outbox.committed(message)
+            elif isinstance(message, wire.Action):
+                self._give(self._gateway, [echo] if (echo := self.shard.act(message)) else [])
+
+    def _watch(self) -> None:
+        """What goes by the wall clock: technical alarms, the checkpoint, greetings, the account."""
+        now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+        stall_ns = round(self._own.worker_stall_s * SECOND)
+        if mono_ns - self._worker_heard_ns > stall_ns:
+            self._worker_session = ""  # gone: items are kept, and sent to the one that comes
+        oldest_ns = self.shard.judging.oldest_ns()
+        stalled = not self._worker_session or (oldest_ns is not None and now_ns - oldest_ns > stall_ns)
+        accounts = [self.ingest.account(bed, now_ns, mono_ns) for bed in self.ingest.beds()]
+        self.shard.watch(stalled and mono_ns - self._began_ns > GRACE_NS, accounts)
+        if len(self.shard.outbox) and mono_ns - max(self._gateway_heard_ns, self._offered_ns) > GATEWAY_SILENT_NS:
+            self._offered_ns = mono_ns
+            self.shard.outbox.send_again()
+        if self._due("checkpoint", self._own.checkpoint_s):
+            self.save()
+        if self._due("greet", 1.0):
+            self._greet()
+        if self._due("status", 1.0):
+            self._give(self._gateway, self.shard.status(accounts, self._latency.figures(mono_ns)))
+            self.shard.forgo()
+
+    def _greet(self) -> None:
+        greeting = wire.Greeting(shard=self._name, session=self._session, beds=self.shard.positions())
+        self._give(self._worker, [greeting])
+        self._give(self._gateway, [greeting])
+
+    def _send(self) -> None:
+        if self._worker_session:
+            self._give(self._worker, self.shard.work())
+        self._give(self._gateway, self.shard.outbox.unsent())
+        messages, self.shard.messages = self.shard.messages, []
+        self._give(self._gateway, messages)
+        for identity, reply in self.ingest.replies(time.time_ns(), time.monotonic_ns()):
+            self._sources.send_multipart([identity, wire.encode(reply)], zmq.NOBLOCK)
+
+    def _due(self, what: str, every_s: float) -> bool:
+        now_ns = time.monotonic_ns()
+        if now_ns < self._due_ns[what]:
+            return False
+        self._due_ns[what] = now_ns + round(every_s * SECOND)
+        return True
+
+    def _give(self, socket: zmq.Socket[bytes], messages: Iterable[wire.AnyMessage]) -> None:
+        """Send messages, many to one ZeroMQ message; what a full socket does not take is dropped and counted.
+
+        Nothing that matters is lost by that: items and alerts are kept until they are answered."""
+        frames = [wire.encode(message) for message in messages]
+        for at in range(0, len(frames), FRAMES_AT_ONCE):
+            part = frames[at : at + FRAMES_AT_ONCE]
+            try:
+                socket.send_multipart(part, zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                self.dropped += len(part)
+
+    def _messages(self, socket: zmq.Socket[bytes]) -> Iterator[wire.AnyMessage]:
+        while True:
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            for frame in frames:
+                try:
+                    yield wire.decode(frame)
+                except wire.WireError as error:
+                    log.warning("frame_refused", cause=error.cause, text=str(error))

@@ -1,0 +1,449 @@
+"""A shard: its beds from packets in order to alerts. No sockets and no clocks of its own.
+
+    shard.feed(ingest.take())        samples, gaps, epochs ▶ rings, periods, items for the model, detector alarms
+    for work in shard.work(): ...    to the worker
+    shard.answer(judged)             from the worker ▶ judgements, model alarms
+    shard.messages, shard.outbox     to the gateway
+
+The beds are rows of the arrays of one `Analysis`; a bed's alarms see its events in the order of their ticks.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
+from model.segments import FEATURES
+from stream import wire
+from stream.alarms import BedAlarms
+from stream.analysis import MAX_CHUNK_S, TICKS_PER_S, Analysis, Findings
+from stream.conditions import Profile, ProfileError
+from stream.ingest import BedAccount
+from stream.judging import Item, Judging
+from stream.outbox import Outbox
+from stream.sequence import Chunk, Ended, Event, Gap, NewEpoch, TruthSeen
+
+log = structlog.get_logger()
+
+FORGO_TICKS = 30 * TICKS_PER_S  # a live bed waits no longer for the model; a replay waits for ever
+SIGNAL_LOST_S = 2.0
+STREAM_LATE_MS = 2000.0
+_RR_S, _RR_UNKNOWN, _QUALITY = (FEATURES.index(name) for name in ("rr_s", "rr_unknown", "quality"))
+
+
+@dataclass(slots=True)
+class Bed:
+    """A bed of the shard. `leads`: which signals are analysed; `live`: at the speed of life, not a faster replay."""
+
+    row: int
+    name: str
+    alarms: BedAlarms
+    epoch: str = ""
+    fs: float = float(TICKS_PER_S)
+    live: bool = True
+    signals: tuple[wire.Signal, ...] = ()
+    leads: tuple[int, ...] = ()
+    gain: npt.NDArray[np.float32] = field(default_factory=lambda: np.ones((0, 1), np.float32))
+    baseline: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 1), np.float32))
+    stamps: wire.Stamps = field(default_factory=wire.Stamps)
+    ended: bool = False
+    technical: set[str] = field(default_factory=set)
+    n_beats: int = 0
+    n_windows: int = 0
+
+    def signals_are(self, signals: tuple[wire.Signal, ...], n_leads: int) -> None:
+        """Take the first `n_leads` ECG signals as the leads to analyse."""
+        self.signals = signals
+        self.leads = tuple(i for i, signal in enumerate(signals) if signal.kind == "ecg")[:n_leads]
+        self.gain = np.array([[signals[i].gain] for i in self.leads], np.float32)
+        self.baseline = np.array([[signals[i].baseline] for i in self.leads], np.float32)
+
+    def moment(self, tick: int) -> wire.Moment:
+        """A tick in the source's own samples."""
+        return wire.Moment(round(tick * self.fs / TICKS_PER_S), self.fs)
+
+
+class ShardFull(ValueError):
+    """More beds than the shard's capacity."""
+
+
+class Shard:
+    """Up to `capacity` beds of up to `n_leads` ECG leads each.
+
+    `profile_of`: the alarm profile of a bed, by name. `now_ns`: UTC in ns, for stamps and nothing else.
+    `messages`: what has been judged, for the gateway to publish; the caller takes and clears it."""
+
+    def __init__(
+        self,
+        name: str,
+        capacity: int,
+        n_leads: int,
+        profile_of: Callable[[str], Profile],
+        now_ns: Callable[[], int],
+        session: str,
+    ) -> None:
+        self.name = name
+        self.beds: dict[str, Bed] = {}
+        self.messages: list[wire.AnyMessage] = []
+        self.outbox = Outbox(name, session)
+        self.judging = Judging(capacity)
+        self.model_version = ""
+        self._capacity, self._n_leads = capacity, n_leads
+        self._profile_of, self._now_ns = profile_of, now_ns
+        self._analysis = Analysis(capacity, n_leads)
+        self._rows: list[Bed] = []
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Take events of any beds, each bed's in order. Raises ShardFull for a bed too many."""
+        queues: dict[str, deque[Event]] = {}
+        for event in events:
+            queues.setdefault(event.bed, deque()).append(event)
+        while queues:
+            runs = [run for queue in queues.values() if (run := self._next_run(queue)) is not None]
+            if runs:
+                self._push(runs)
+            queues = {bed: queue for bed, queue in queues.items() if queue}
+
+    def _next_run(self, queue: deque[Event]) -> tuple[Bed, list[Chunk], int] | None:
+        """Handle what is no signal; then the chunks that follow one another, MAX_CHUNK_S of them at most."""
+        while queue and not isinstance(queue[0], Chunk):
+            self._handle(queue.popleft())
+        chunks: list[Chunk] = []
+        n = 0
+        while queue and isinstance(chunk := queue[0], Chunk):
+            most = int(MAX_CHUNK_S * chunk.rate)
+            if n + chunk.samples.shape[1] > most:
+                if not chunks:  # one chunk longer than a push may be: cut it
+                    queue[0] = chunk._replace(samples=chunk.samples[:, most:], first=chunk.first + most)
+                    chunks, n = [chunk._replace(samples=chunk.samples[:, :most])], most
+                break
+            chunks.append(chunk)
+            n += chunk.samples.shape[1]
+            queue.popleft()
+        return (self.beds[chunks[0].bed], chunks, n) if chunks else None
+
+    def _push(self, runs: list[tuple[Bed, list[Chunk], int]]) -> None:
+        rows = np.array([bed.row for bed, _, _ in runs])
+        n = np.array([length for _, _, length in runs])
+        x = np.full((len(runs), self._n_leads, int(n.max())), np.nan, np.float32)
+        for i, (bed, chunks, _) in enumerate(runs):
+            at = 0
+            for chunk in chunks:
+                digital = chunk.samples[list(bed.leads)]
+                part = x[i, : len(bed.leads), at : at + digital.shape[1]]
+                np.subtract(digital, bed.baseline, out=part)
+                part /= bed.gain
+                part[digital == wire.MISSING] = np.nan
+                for lead, signal in enumerate(bed.leads):
+                    if chunk.off >> signal & 1:
+                        part[lead] = np.nan
+                at += digital.shape[1]
+            last = chunks[-1]
+            bed.stamps = wire.Stamps(device=last.device_ns, sent=last.sent_ns, received=last.received_ns)
+        self._found(rows, self._analysis.push(rows, x, n))
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, NewEpoch):
+            self._start(event)
+            return
+        bed = self.beds[event.bed]
+        if isinstance(event, Gap):
+            self._gap(bed, event)
+        elif isinstance(event, Ended):
+            self._end(bed)
+        elif isinstance(event, TruthSeen):
+            truth = wire.Truth(
+                bed=bed.name, epoch=bed.epoch, samples=event.samples, symbols=event.symbols, notes=event.notes
+            )
+            self.messages.append(truth)
+
+    def _start(self, event: NewEpoch) -> None:
+        alarms = BedAlarms(event.bed, event.epoch, event.rate, self._profile_of(event.bed))
+        bed = self.beds.get(event.bed)
+        if bed is None:
+            if len(self._rows) == self._capacity:
+                raise ShardFull(f"bed {event.bed}: shard {self.name} has its {self._capacity} beds; raise capacity")
+            bed = Bed(len(self._rows), event.bed, alarms)
+            self._rows.append(bed)
+            self.beds[bed.name] = bed
+        bed.epoch, bed.fs, bed.live, bed.ended = event.epoch, event.rate, event.speed == 1.0, False
+        bed.alarms = alarms
+        bed.signals_are(event.signals, self._n_leads)
+        self._analysis.start(bed.row, bed.fs)
+        self.judging.reset(np.array([bed.row]))
+        log.info("epoch", bed=bed.name, epoch=bed.epoch, fs=bed.fs, leads=[event.signals[i].name for i in bed.leads])
+
+    def _gap(self, bed: Bed, event: Gap) -> None:
+        rows = np.array([bed.row])
+        self._found(rows, self._analysis.flush(rows))
+        self._analysis.reset(rows, np.array([event.first + event.n]))
+        first = round(event.first * TICKS_PER_S / bed.fs)
+        head = int(self._analysis.head[bed.row])
+        self._alert(bed, bed.alarms.gap(first, head - first, head))
+        log.warning("gap", bed=bed.name, first=event.first, n_samples=event.n, cause=event.cause)
+
+    def _end(self, bed: Bed) -> None:
+        """The record is over: what is pending is decided with what there is."""
+        rows = np.array([bed.row])
+        self._found(rows, self._analysis.flush(rows))
+        bed.ended = True
+        self._alert(bed, bed.alarms.advance(int(self._analysis.head[bed.row]) + 1))
+        self._model_clock([bed])
+        log.info("ended", bed=bed.name, epoch=bed.epoch, n_beats=bed.n_beats)
+
+    def _found(self, rows: npt.NDArray[np.int64], found: Findings) -> None:
+        """Hand items to the model and events to the detector side of the alarms."""
+        now_ns = self._now_ns()
+        beds = [self._rows[row] for row in rows.tolist()]
+        for bed in beds:
+            bed.stamps = msgspec.structs.replace(bed.stamps, detected=now_ns, queued=now_ns)
+        beats = [
+            Item("beat", row, at, ready, False, self._rows[row].stamps, features)
+            for row, at, ready, features in zip(
+                found.complete.row.tolist(), found.complete.at.tolist(), found.complete.ready.tolist(), found.features,
+                strict=True,
+            )
+        ]  # fmt: skip
+        hops = [
+            Item("hop", row, end, ready, urgent, self._rows[row].stamps)
+            for row, end, ready, urgent in zip(
+                found.hop_row.tolist(), found.hop_end.tolist(), found.hop_ready.tolist(), found.hop_urgent.tolist(),
+                strict=True,
+            )
+        ]  # fmt: skip
+        self.judging.add(
+            beats,
+            hops,
+            {"wave": found.wave, "features": found.features},
+            {"wave": found.hop_wave, "mask": found.hop_mask},
+        )
+        for row, told in _by_row(found, [len(bed.leads) for bed in self._rows]).items():
+            bed = self._rows[row]
+            for _, tell, arguments in sorted(told, key=_tick):
+                self._alert(bed, getattr(bed.alarms, tell)(*arguments))
+        for bed in beds:
+            head = int(self._analysis.head[bed.row])
+            if head > bed.alarms.next_due:
+                self._alert(bed, bed.alarms.advance(head - 1))
+        self._model_clock(beds)
+
+    def work(self) -> list[wire.Work]:
+        """Blocks for the worker, not sent yet."""
+        return self.judging.work()
+
+    def answer(self, judged: wire.Judged) -> None:
+        """Take the worker's answers to a block."""
+        self.judging.accept(judged)
+        self._apply()
+
+    def forgo(self) -> None:
+        """Live beds wait no longer for what the model has not judged within 30 s of signal; it is counted."""
+        for bed in self._rows:
+            if bed.live:
+                n = self.judging.forgo(bed.row, int(self._analysis.head[bed.row]) - FORGO_TICKS)
+                if n:
+                    log.warning("unjudged", bed=bed.name, items=n)
+        self._apply()
+
+    def _apply(self) -> None:
+        """Hand on what has come to its turn: to the alarms, and to the gateway."""
+        touched: dict[int, Bed] = {}
+        decided_ns = self._now_ns()
+        for item in self.judging.applied():
+            bed = touched.setdefault(item.row, self._rows[item.row])
+            stamps = msgspec.structs.replace(
+                item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=decided_ns
+            )
+            if item.kind == "beat":
+                self._judged_beat(bed, item, stamps)
+            else:
+                self._judged_window(bed, item, stamps)
+        self._model_clock(touched.values())
+
+    def _judged_beat(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
+        assert item.features is not None
+        rr_ms = 0.0 if item.features[_RR_UNKNOWN] else 1000.0 * float(np.exp(item.features[_RR_S]))
+        label: wire.BeatLabel = "?"
+        confidence, gates = 0.0, ()
+        if item.answer is not None:
+            probs = item.answer["probs"]
+            best = int(probs.argmax())
+            label = BEATS[best]
+            confidence, gates = float(probs[best]), tuple(item.answer["gates"].tolist())
+            self._alert(bed, bed.alarms.judged_beat(item.at, item.ready, label, confidence, rr_ms), stamps)
+        bed.n_beats += 1
+        self.messages.append(
+            wire.BeatJudgement(
+                bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), label=label, confidence=confidence,
+                rr_ms=rr_ms, gates=gates, quality=float(item.features[_QUALITY]), stamps=stamps,
+            )
+        )  # fmt: skip
+
+    def _judged_window(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
+        if item.answer is None:
+            return
+        answer = item.answer
+        rhythms = dict(zip(RHYTHMS, answer["rhythm"].tolist(), strict=True))
+        rhythm = max(rhythms, key=lambda name: rhythms[name])
+        shockable, quality = float(answer["shockable"]), float(answer["quality"])
+        self._alert(bed, bed.alarms.judged_window(item.at, item.ready, rhythm, rhythms, shockable, quality), stamps)
+        bed.n_windows += 1
+        arrhythmia = answer["arrhythmia"]
+        self.messages.append(
+            wire.WindowJudgement(
+                bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), rhythm=rhythm, confidence=rhythms[rhythm],
+                rhythms=rhythms, shockable=shockable, quality=quality, rr_ms=_known(answer["rr_ms"]),
+                age_years=_known(answer["age"]), male=_known(answer["male"]),
+                potassium_abnormal=_known(answer["potassium"]),
+                arrhythmia="" if np.isnan(arrhythmia).any() else ARRHYTHMIAS[int(arrhythmia.argmax())],
+                gates=tuple(answer["gates"].tolist()), stamps=stamps,
+            )
+        )  # fmt: skip
+
+    def _model_clock(self, beds: Iterable[Bed]) -> None:
+        """Tell the alarms how far the model has come, and take the numerics that are due."""
+        for bed in beds:
+            waiting = self.judging.first_ready(bed.row)
+            head = int(self._analysis.head[bed.row])
+            until = head - (not bed.ended) if waiting is None else waiting - 1
+            self._alert(bed, bed.alarms.advance_model(until))
+            for numeric in bed.alarms.take_numerics():
+                self.messages.append(msgspec.structs.replace(numeric, stamps=bed.stamps))
+
+    def act(self, action: wire.Action) -> wire.Action | None:
+        """Apply an operator's action; the echo says where. None where the bed is not here or its epoch is over."""
+        bed = self.beds.get(action.bed)
+        if bed is None or (action.epoch and action.epoch != bed.epoch):
+            return None
+        tick = int(self._analysis.head[bed.row])
+        if action.sample is not None:
+            tick = round(action.sample * TICKS_PER_S / bed.fs)
+        try:
+            self._alert(bed, bed.alarms.action(action, tick))
+        except ProfileError as error:
+            log.warning("action_refused", bed=bed.name, kind=action.kind, text=str(error))
+            return None
+        return msgspec.structs.replace(action, epoch=bed.epoch, sample=bed.moment(tick).sample)
+
+    def watch(self, model_stalled: bool, accounts: Iterable[BedAccount]) -> None:
+        """Technical alarms of the wall clock: no samples, samples that are old, a clock that stepped, no model."""
+        for account in accounts:
+            bed = self.beds.get(account.bed)
+            if bed is None:
+                continue
+            silent = not bed.ended and account.silent_s > SIGNAL_LOST_S
+            late = bed.live and not bed.ended and account.age_ms > STREAM_LATE_MS and not silent
+            self._technical(bed, "SIGNAL_LOST", silent, f"no samples for {SIGNAL_LOST_S:g} s")
+            self._technical(bed, "STREAM_LATE", late, f"samples are over {STREAM_LATE_MS / 1e3:g} s old")
+            self._technical(bed, "CLOCK_UNSYNC", account.clock_stepped, "the source's clock stepped")
+            self._technical(bed, "MODEL_STALLED", model_stalled and not bed.ended, "the worker does not answer")
+
+    def _technical(self, bed: Bed, code: str, on: bool, reason: str) -> None:
+        if on != (code in bed.technical):
+            bed.technical ^= {code}
+            tick = int(self._analysis.head[bed.row])
+            self._alert(bed, bed.alarms.technical(code, on, reason if on else "over", tick))
+
+    def _alert(self, bed: Bed, events: Iterable[wire.AlertEvent], stamps: wire.Stamps | None = None) -> None:
+        """Stamp events and put them on their way."""
+        events = list(events)
+        if not events:
+            return
+        now_ns = self._now_ns()
+        stamped = msgspec.structs.replace(stamps or bed.stamps, decided=now_ns)
+        self.outbox.add(
+            msgspec.structs.replace(event, stamps=stamped, model_version=self.model_version) for event in events
+        )
+
+    @property
+    def replaying(self) -> bool:
+        """Whether a bed is played faster than life: then the shard may let its sources wait."""
+        return any(not bed.live and not bed.ended for bed in self._rows)
+
+    def positions(self) -> tuple[tuple[str, str, int], ...]:
+        """(bed, epoch, sample) up to which the alarms of each bed have come."""
+        return tuple((bed.name, bed.epoch, bed.moment(int(self._analysis.head[bed.row])).sample) for bed in self._rows)
+
+    def status(
+        self, accounts: Iterable[BedAccount], latency_ms: dict[str, tuple[float, float]]
+    ) -> Iterator[wire.BedStatus]:
+        """The account of each bed, for the gateway."""
+        for account in accounts:
+            bed = self.beds.get(account.bed)
+            if bed is None:
+                continue
+            yield wire.BedStatus(
+                shard=self.name, bed=bed.name, epoch=bed.epoch, at=bed.moment(int(self._analysis.head[bed.row])),
+                counts={**account.counts, "beats": bed.n_beats, "windows": bed.n_windows},
+                age_ms=account.age_ms, clock_offset_ms=account.clock_offset_ms,
+                clock_drift_ppm=account.clock_drift_ppm, latency_ms=latency_ms,
+            )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: detectors, tokens, items, alarms, and alerts that are not committed."""
+        return {
+            "analysis": self._analysis.state_dict(),
+            "judging": self.judging.state_dict(),
+            "outbox": self.outbox.state(),
+            "beds": [
+                {
+                    "name": bed.name, "epoch": bed.epoch, "fs": bed.fs, "live": bed.live, "ended": bed.ended,
+                    "signals": msgspec.to_builtins(bed.signals), "alarms": bed.alarms.state(),
+                    "technical": sorted(bed.technical), "n_beats": bed.n_beats, "n_windows": bed.n_windows,
+                }
+                for bed in self._rows
+            ],
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of a shard of the same capacity and number of leads."""
+        self._analysis.load_state_dict(state["analysis"])
+        self.judging.load_state_dict(state["judging"])
+        self.outbox.restore(state["outbox"])
+        for row, saved in enumerate(state["beds"]):
+            alarms = BedAlarms(saved["name"], saved["epoch"], saved["fs"], self._profile_of(saved["name"]))
+            alarms.restore(saved["alarms"])
+            bed = Bed(row, saved["name"], alarms, saved["epoch"], saved["fs"], saved["live"])
+            bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
+            bed.ended, bed.technical = saved["ended"], set(saved["technical"])
+            bed.n_beats, bed.n_windows = saved["n_beats"], saved["n_windows"]
+            self._rows.append(bed)
+            self.beds[bed.name] = bed
+
+
+Told = tuple[int, str, tuple[Any, ...]]
+
+
+def _by_row(found: Findings, n_leads: Sequence[int]) -> dict[int, list[Told]]:
+    """What the detectors told, as (tick, method of BedAlarms, arguments) by row; `n_leads`: leads of each row.
+
+    Of one tick, reports come first: they tell of the ticks before theirs, a beat is decided with its tick."""
+    told: dict[int, list[Told]] = {}
+    for change in found.vf.changes:
+        told.setdefault(change.row, []).append((change.decided, "vf", (change.on, change.onset, change.decided)))
+    quality = found.quality
+    for row, at, good, reason in zip(
+        quality.row.tolist(), quality.at.tolist(), quality.quality.tolist(), quality.reason.tolist(), strict=True
+    ):
+        n = max(1, n_leads[row])
+        told.setdefault(row, []).append((at, "quality", (at, good[:n], reason[:n])))
+    for row, at, decided in zip(
+        found.beats.row.tolist(), found.beats.at.tolist(), found.beats.decided.tolist(), strict=True
+    ):
+        told.setdefault(row, []).append((decided, "beat", (at, decided)))
+    return told
+
+
+def _tick(told: Told) -> int:
+    return told[0]
+
+
+def _known(value: Any) -> float:
+    """A number of the model, 0 where it does not say."""
+    return 0.0 if np.isnan(value) else float(value)

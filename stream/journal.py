@@ -11,13 +11,11 @@ that it has delivered as its cursor. docs/journal.md shows the tables and how to
     (([], []), [])
 """
 
-import csv
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -176,10 +174,14 @@ class Journal:
             yield _event.decode(body)
 
     def actions(
-        self, bed: str | None = None, since_ns: int | None = None, limit: int | None = None
+        self,
+        bed: str | None = None,
+        since_ns: int | None = None,
+        kind: str | None = None,
+        limit: int | None = None,
     ) -> Iterator[Action]:
         """What operators did, limit changes included, in order, with who, when and at which sample."""
-        where, values = _where(bed=bed)
+        where, values = _where(bed=bed, kind=kind)
         if since_ns is not None:
             where, values = [*where, "at_ns >= ?"], [*values, since_ns]
         for body in self._newest("actions", where, values, limit):
@@ -233,7 +235,7 @@ class Journal:
             self._db.execute("DELETE FROM sessions WHERE seen_ns < ?", (oldest_ns,))
             self._db.execute("COMMIT")
             if doomed:
-                self._db.execute("PRAGMA incremental_vacuum").fetchall()
+                self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would give back one page
         except sqlite3.Error as error:
             self._roll_back()
             raise JournalError(f"{self.path}: not cleaned ({error}); free the disk or the file's lock") from None
@@ -330,76 +332,12 @@ class Journal:
             return
 
 
-_CSV = (
-    "event_id",
-    "alert_id",
-    "seq",
-    "bed",
-    "epoch",
-    "code",
-    "text",
-    "phase",
-    "state",
-    "priority",
-    "kind",
-    "value",
-    "unit",
-)
-_CSV_ACTIONS = ("id", "bed", "epoch", "sample", "kind", "who", "alert_id", "until_s")
-
-
-def export(rows: Iterable[AlertEvent | Action], out: IO[str], form: Literal["jsonl", "csv"]) -> int:
-    """Write events, or actions, to an open text file; returns how many rows there were.
-
-    A line of JSONL is the event as on the wire. CSV has the columns that a spreadsheet wants, and no
-    evidence; its header is that of events where there is no row."""
-    n_rows = 0
-    writer = csv.writer(out, lineterminator="\n")
-    for row in rows:
-        if form == "jsonl":
-            out.write(_json.encode(row).decode() + "\n")
-        else:
-            record = _record(row)
-            if n_rows == 0:
-                writer.writerow(record)
-            writer.writerow(record.values())
-        n_rows += 1
-    if form == "csv" and n_rows == 0:
-        writer.writerow(_CSV)
-    return n_rows
-
-
-def parse_since(text: str, now_ns: int) -> int:
-    """The time, ns since 1970 UTC, that `90s`, `15m`, `2h`, `3d` ago or an ISO 8601 time means.
-
-    A time without a zone is UTC. Raises ValueError where the text is neither."""
-    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if ago:
-        return now_ns - int(float(ago[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[ago[2]] * 1e9)
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise ValueError(f"{text!r} is no time; give 15m, 2h, 3d or 2026-01-31T12:00") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
-
-
 def utc(ns: int) -> str:
     """ISO 8601 in UTC with microseconds, of ns since 1970: how `emit_time` is written."""
     return (
         datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
         + f"{ns // 1000 % 1_000_000:06d}Z"
     )
-
-
-def _record(row: AlertEvent | Action) -> dict[str, Any]:
-    if isinstance(row, Action):
-        fields = {name: getattr(row, name) for name in _CSV_ACTIONS}
-        return {"at": utc(row.at_ns), **fields, "limits": _json.encode(row.limits).decode()}
-    fields = {name: getattr(row, name) for name in _CSV}
-    moments = {"onset_s": row.onset.sample / row.onset.fs, "stream_s": row.stream_time.sample / row.stream_time.fs}
-    samples = {"onset_sample": row.onset.sample, "stream_sample": row.stream_time.sample, "fs": row.onset.fs}
-    links = {name: getattr(row, name) for name in ("reason", "suppressed_by", "supersedes", "simulated")}
-    return {"emit_time": row.emit_time, **fields, **moments, **samples, **links}
 
 
 def _columns(e: AlertEvent) -> tuple[Any, ...]:

@@ -180,7 +180,8 @@ class Gateway:
             raise WireError("field", f"bed: {bed!r} is one too many; a gateway has at most {len(self.register.beds)}")
 
     def _take_alerts(self, identity: bytes, message: Alerts) -> None:
-        """Events of a session come in order and without a hole; what comes early is asked for again.
+        """Events of a session come in order and without a hole. What comes early is not answered, so
+        that the shard sends all again.
 
         Only a journal that was moved away lacks events which the shard no longer has; then, after a
         while, the oldest that the shard still sends is where it goes on."""
@@ -193,7 +194,6 @@ class Gateway:
             self._gaps[session] = min(lowest, first), since_ns
             if first > lowest or self._monotonic_ns() - since_ns < GAP_NS:
                 self._complain("alerts_early", shard=message.shard, first=first, wanted=until)
-                self._send(self._shards, [identity], wire.Committed(session=session, until=until))
                 return
             self._complain("alerts_missing", shard=message.shard, first=first, wanted=until)
         self._gaps.pop(session, None)

@@ -192,13 +192,14 @@ class Ingest:
 
     def durable(self, bed: str, epoch: str, sample: int) -> None:
         """The shard's checkpoint on disk holds `bed` up to `sample`: its source may forget what is not
-        needed to refill the rings."""
+        needed to refill the rings. The last sample is kept until the epoch has ended, so that a source
+        whose last packets or end are lost goes on offering them."""
         sequence, source = self._beds.get(bed), self._owner.get(bed)
         if sequence is None:
             return
         taken = sequence.taken
         if not (taken.ended and taken.epoch == epoch and sample >= taken.position):
-            sample = max(0, sample - round(self._refill_s * sequence.rate))
+            sample = max(0, sample - max(1, round(self._refill_s * sequence.rate)))
         self._durable[bed] = (epoch, sample)
         if source is not None:
             source.durable[bed] = (epoch, sample)
@@ -287,11 +288,12 @@ class Ingest:
             bed.n_received += 1
             bed.n_dropped += 1
             return None
-        position, asked = bed.next, bed.n_asked
+        position, asked, pending = bed.next, bed.n_asked, bed.pending
         text = bed.wave(packet, now_ns, mono_ns)
         self._look_at(bed)
-        source.queued += 1
-        self._n_queued += 1
+        queued = bed.pending - pending  # what is held waits for its source and not for the shard
+        source.queued += queued
+        self._n_queued += queued
         if asked and bed.next > position:
             source.caught_up = mono_ns
         return None if text is None else "changed|" + text

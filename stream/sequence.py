@@ -20,7 +20,7 @@ MAX_HELD = 64  # packets kept ahead of a hole; the rest comes again by the resen
 MAX_RUN = 20_000  # samples in one chunk
 MAX_CAUSES = 8  # causes of gaps told apart per bed; a source may invent more, they count as "other"
 LIMIT = 2**62
-REASK_NS = 500_000_000
+REASK_NS = 250_000_000  # a resend is asked for again after this, and after eight times as long from the eighth on
 
 
 class NewEpoch(NamedTuple):
@@ -228,13 +228,13 @@ class Sequence:
 
     def ask_due(self, mono_ns: int, reorder_ns: int) -> bool:
         """Whether to ask the source to go back, now: at once after a restart, after `reorder_ns` when a
-        packet may only have been overtaken, and again ever more slowly."""
+        packet may only have been overtaken, and again while there is no answer."""
         if self.since is None:
             return False
         if self.n_asked == 0:
             due = mono_ns - self.since >= (reorder_ns if self.next > self.refill_until else 0)
         else:
-            due = mono_ns - self.asked >= REASK_NS << min(self.n_asked - 1, 3)
+            due = mono_ns - self.asked >= (REASK_NS if self.n_asked < 8 else 8 * REASK_NS)
         if due:
             self.asked = mono_ns
             self.n_asked += 1

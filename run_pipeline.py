@@ -1,9 +1,11 @@
 """The command line: a thin door. Each command imports what it runs when it runs."""
 
+import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 OURS = {"model", "simulators", "stream"}
 WRONG_USAGE = 2
+RUNS = Path("runs")  # each run of a ward without a ward.toml has a folder of its own there
 
 config_option = click.option(
     "--config", "-c", "config_path", type=click.Path(), help="A ward.toml; without it, defaults."
@@ -19,6 +22,23 @@ config_option = click.option(
 json_option = click.option(
     "--json", "json_path", type=click.Path(dir_okay=False), help="Write everything to this file."
 )
+
+
+def playing_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of what plays sources."""
+    options = (
+        click.option(
+            "--source", "-s", "sources", multiple=True, help="A record, folder, `mitdb/208` or `sim:vf`; repeatable."
+        ),
+        click.option("--beds", type=click.IntRange(1, 4096), help="How many beds; fewer sources are used again."),
+        click.option("--speed", default="1", show_default=True, help="0.25 to 100 times life, or `max`."),
+        click.option("--packet-ms", type=float, default=100.0, show_default=True, help="Length of a packet."),
+        click.option("--start", type=float, default=0.0, help="Begin each recording at this second."),
+        click.option("--loop/--no-loop", default=False, help="Start recordings again at their end."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 class Door(click.Group):
@@ -56,40 +76,80 @@ Examples:
   python run_pipeline.py --source mitdb/208 --speed 4 --duration 120
   python run_pipeline.py run --config docs/ward.toml --headless"""
 )
-@click.option("--source", "-s", "sources", multiple=True, help="A record, a folder, `mitdb/208`, `sim:vf`; repeatable.")
 @config_option
-@click.option("--beds", type=click.IntRange(1, 4096), help="How many beds; fewer sources are used again.")
-@click.option("--speed", default="1", show_default=True, help="0.25 to 100 times life, or `max`.")
+@playing_options
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds (wall clock) until the end.")
-@click.option(
-    "--packet-ms", type=click.FloatRange(1, 10_000), default=100.0, show_default=True, help="Length of a packet."
-)
-@click.option("--loop/--no-loop", default=None, help="Start recordings again at their end.")
 @click.option("--headless", is_flag=True, help="Logs only, no terminal view.")
 @click.option(
     "--state", "state_dir", type=click.Path(file_okay=False), help="For state and logs, where no --config is given."
 )
 def run(
-    sources: tuple[str, ...],
     config_path: str | None,
+    sources: tuple[str, ...],
     beds: int | None,
     speed: str,
-    duration: float | None,
     packet_ms: float,
-    loop: bool | None,
+    start: float,
+    loop: bool,
+    duration: float | None,
     headless: bool,
     state_dir: str | None,
 ) -> None:
     """Run a ward on this machine: producer, shards, worker, gateway, view; a summary at the end."""
     from stream.roles import run as ward
 
-    settings = _settings_of_run(sources, config_path, beds, state_dir)
-    produce = ["--speed", speed, "--packet-ms", str(packet_ms)]
-    if loop is not None:
-        produce.append("--loop" if loop else "--no-loop")
-    if not any(bed.source for bed in settings.beds.values()):
-        produce = []
-    sys.exit(ward.serve(settings, produce, duration_s=duration, headless=headless))
+    settings = _settings(config_path)
+    if config_path is None:
+        settings = ward.in_folder(settings, Path(state_dir) if state_dir else _fresh_folder())
+    elif state_dir is not None:
+        raise click.UsageError(f"--state {state_dir!r}: goes without --config; set state_dir and journal in the file")
+    settings = _with_sources(settings, sources, beds, config_path)
+    produce = ["--speed", speed, "--packet-ms", str(packet_ms), "--start", str(start), *(["--loop"] if loop else [])]
+    played = any(bed.source for bed in settings.beds.values())
+    sys.exit(ward.serve(settings, produce if played else [], duration_s=duration, headless=headless))
+
+
+@main.command(epilog="Example: python run_pipeline.py produce --source mitdb/208 --speed 4")
+@config_option
+@playing_options
+@click.option("--stop", type=float, help="End each recording after so many seconds of it.")
+@click.option("--lead", "leads", multiple=True, help="Send only this signal of each record; repeatable.")
+@click.option(
+    "--account", type=click.Path(dir_okay=False, path_type=Path), help="At the end, samples sent by bed (JSON)."
+)
+def produce(
+    config_path: str | None,
+    sources: tuple[str, ...],
+    beds: int | None,
+    speed: str,
+    packet_ms: float,
+    start: float,
+    loop: bool,
+    stop: float | None,
+    leads: tuple[str, ...],
+    account: Path | None,
+) -> None:
+    """Play recordings and simulated patients to the shards of their beds, as monitors would."""
+    settings = _with_sources(_settings(config_path), sources, beds, config_path)
+    _role("producer", settings)
+    from simulators.producer import Bed, Producer
+    from stream.config import reached
+    from stream.process import Stop
+
+    played = [
+        Bed(name, bed.source, reached(settings.shards[bed.shard].bind), leads or None)
+        for name, bed in settings.beds.items()
+        if bed.source
+    ]
+    try:
+        producer = Producer(played, speed=speed, packet_ms=packet_ms, start_s=start, stop_s=stop, loop=loop)
+    except ValueError as error:  # what its arguments cannot be; nothing has been sent
+        raise click.UsageError(str(error)) from None
+    with Stop() as asked:
+        code = producer.run(lambda: asked.asked)
+    if account is not None:
+        account.write_text(json.dumps(producer.samples))
+    sys.exit(code)
 
 
 @main.command(epilog="Example: python run_pipeline.py shard a --config ward.toml")
@@ -130,6 +190,74 @@ def gateway(config_path: str | None) -> None:
     sys.exit(role.serve(settings))
 
 
+@main.command(epilog="Example: RECORDINGS=recordings python run_pipeline.py annotate mitdb/208 --out out/")
+@click.argument("source")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
+@click.option("--weights", type=click.Path(dir_okay=False, path_type=Path), help="Other weights than the package's.")
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda, mps or auto.")
+@click.option("--threads", type=click.IntRange(1, 256), default=2, show_default=True, help="CPU threads of the model.")
+def annotate(source: str, out: Path, weights: Path | None, device: str, threads: int) -> None:
+    """Annotate recordings on a virtual clock: RECORD.moe (WFDB) and RECORD.alerts.jsonl for each record of SOURCE."""
+    import torch
+
+    from stream import annotate as annotator
+    from stream import log
+
+    torch.set_num_threads(threads)
+    log.configure("annotate", "warning")
+    done = annotator.annotate(source, out, weights=weights, device=device, progress=sys.stderr.isatty())
+    n_beats, n_alerts = (sum(len(getattr(one, what)) for one in done) for what in ("beats", "alerts"))
+    click.echo(f"{len(done)} records, {n_beats} beats, {n_alerts} alert events: {out}")
+
+
+@main.command(epilog="Example: python run_pipeline.py alerts --bed bed1 --since 15m --code VFIB")
+@config_option
+@click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="A journal file; else the last run's.")
+@click.option("--bed", help="Of this bed.")
+@click.option("--since", help="Committed since: 90s, 15m, 2h, 3d ago, or 2026-01-31T12:00 (UTC).")
+@click.option("--code", help="Of this code, such as VTACH.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many.")
+@click.option("--export", "form", type=click.Choice(["csv", "jsonl"]), help="All of them, as text on standard output.")
+def alerts(
+    config_path: str | None,
+    journal: Path | None,
+    bed: str | None,
+    since: str | None,
+    code: str | None,
+    limit: int,
+    form: Literal["csv", "jsonl"] | None,
+) -> None:
+    """Query the journal of alerts."""
+    from stream import export, history
+    from stream.journal import Journal
+
+    path = journal or (Path(_settings(config_path).gateway.journal) if config_path else None)
+    path = path or history.newest_journal(RUNS) or Path(_settings(None).gateway.journal)
+    try:
+        since_ns = export.parse_since(since, time.time_ns()) if since else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None
+    with Journal(path, read_only=True) as opened:
+        if form is not None:
+            export.export_events(opened.query(bed, since_ns, code), sys.stdout, form)
+        else:
+            from rich.console import Console
+
+            Console().print(history.table(opened.query(bed, since_ns, code, limit), str(path)))
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    epilog="Example: RECORDINGS=recordings python run_pipeline.py train --quick --out out/",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> None:
+    """Train ECG-MoE on the public recordings: weights, figures and model card."""
+    from model import train as trainer
+
+    sys.exit(trainer.main(list(arguments)))
+
+
 @main.command(epilog="Example: python run_pipeline.py check docs/ward.toml")
 @click.argument("config_path", metavar="[WARD.TOML]", required=False, type=click.Path())
 def check(config_path: str | None) -> None:
@@ -145,16 +273,12 @@ def check(config_path: str | None) -> None:
     click.echo(f"{config_path or 'defaults'}: good; {beds}, shards {', '.join(settings.shards)}")
 
 
-def _settings_of_run(
-    sources: tuple[str, ...], config_path: str | None, n_beds: int | None, state_dir: str | None
+def _with_sources(
+    settings: "Settings", sources: tuple[str, ...], n_beds: int | None, config_path: str | None
 ) -> "Settings":
-    from stream.roles.run import in_folder, with_beds
+    """Beds for the sources of the command line; simulated patients where nothing names any."""
+    from stream.roles.run import with_beds
 
-    settings = _settings(config_path)
-    if config_path is None:
-        settings = in_folder(settings, Path(state_dir) if state_dir else _fresh_folder())
-    elif state_dir is not None:
-        raise click.UsageError(f"--state {state_dir!r}: goes without --config; set state_dir and journal in the file")
     if config_path is not None and not sources and n_beds is None:
         return settings
     return with_beds(settings, _expanded(sources) or ["sim:default"] * (n_beds or 8), n_beds)
@@ -162,7 +286,7 @@ def _settings_of_run(
 
 def _fresh_folder() -> Path:
     """Each run of a simulated ward starts with an empty journal, and leaves it to be looked at."""
-    return Path("runs") / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    return RUNS / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
 
 
 def _expanded(sources: tuple[str, ...]) -> list[str]:

@@ -162,6 +162,11 @@ def endpoints(settings: Settings) -> dict[str, str]:
     return bound | {"worker.bind": settings.worker.bind, "supervisor.control": settings.supervisor.control}
 
 
+def reached(bound: str) -> str:
+    """The address under which this machine reaches what is bound to `bound`: `*` is every address, and none to call."""
+    return re.sub(r"^tcp://(\*|0\.0\.0\.0)(?=:)", "tcp://127.0.0.1", bound)
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """How to mend a name that is not known: the one that was meant, and those there are."""
     known = sorted(known)
@@ -225,7 +230,7 @@ def _link(values: dict[str, Any], problems: list[str]) -> None:
     for name, shard in shards.items():
         shard.setdefault("state_dir", f"var/shard-{name}")
         for role in ("worker", "gateway"):
-            shard.setdefault(role, values.get(role, {}).get("bind", getattr(ShardSettings(), role)))
+            shard.setdefault(role, reached(values.get(role, {}).get("bind", getattr(ShardSettings(), role))))
     for name, bed in values.get("beds", {}).items():
         path = f"beds.{quoted(name)}.shard"
         if not bed.get("shard") and len(shards) > 1:

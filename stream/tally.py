@@ -56,6 +56,11 @@ class Tally:
             table.add_row(name, *_cells(self.beds[name]))
         return table
 
+    def samples(self) -> dict[str, tuple[int, int]]:
+        """Bed to its samples, judged and missing, all epochs together."""
+        counts = {name: bed.status.counts if bed.status else {} for name, bed in self.beds.items()}
+        return {name: (count.get("delivered", 0), count.get("gap", 0)) for name, count in counts.items()}
+
     def latencies(self) -> dict[str, tuple[float, float]]:
         """Stage to its p50 and p99 in ms over the last seconds: of all beds the worst."""
         worst: dict[str, tuple[float, float]] = {}
@@ -76,11 +81,9 @@ class Tally:
 
 
 def _cells(bed: BedTally) -> list[str]:
-    delivered = gap = 0
-    seconds = 0.0
-    if bed.status is not None:
-        delivered, gap = bed.status.counts.get("delivered", 0), bed.status.counts.get("gap", 0)
-        seconds = delivered / bed.status.at.fs
+    counts = bed.status.counts if bed.status else {}
+    gap = counts.get("gap", 0)
+    seconds = counts.get("delivered", 0) / (bed.status.at.fs if bed.status else 1.0)
     other = bed.beats.total() - sum(bed.beats[label] for label in "NSV")
     alerts = ", ".join(f"{code} {n}" if n > 1 else code for code, n in bed.alerts.most_common())
     return [

@@ -19,7 +19,7 @@ MAY = {
     "stream": ("stream", "model"),
     "simulators": ("simulators", "stream.wire", "model.datasets"),
 }
-# The base that a role's process stands on is shared: a producer logs and stops as every role does.
+# A producer is a process of the ward: it logs, is ready and stops as every role does.
 ALSO = {"simulators.producer": ("stream.config", "stream.log", "stream.process")}
 # Pure functions from samples to numbers: nothing that has a clock, a socket or a thread.
 NOT_IN_MODEL = {

@@ -20,10 +20,12 @@ from stream.tally import Tally
 from stream.wire import Reply
 
 READY_S = 120.0  # to load and warm the model, on a slow machine
-QUIET_S = 2.0  # nothing new published for so long after the last source ended: all is judged
+QUIET_S = 2.5  # nothing new published for so long after the last source ended: all is judged
 SETTLE_S = 30.0  # but no longer than this is waited for it
+STOPPING_S = 0.8  # and no longer than this, in all, after Ctrl-C
 POLL_S = 0.05
 PRODUCER = "producer"
+ACCOUNT = "sent.json"  # what the producer has sent, by bed
 
 
 class Display(Protocol):
@@ -96,44 +98,53 @@ def serve(
         Subscriber(settings.gateway.publish, settings.gateway.control) as news,
         Supervisor(roles, state, control=settings.supervisor.control, echo=echo) as supervisor,
     ):
-        ward = _Ward(supervisor, news, display)
+        ward = _Ward(supervisor, news, display, state / ACCOUNT)
         ward.run(bool(produce), duration_s, lambda: stop.asked)
     if supervisor.wrong_usage:
         raise SettingsError([supervisor.given_up])
     Console().print(*ward.closing(), f"state and logs: {state}", sep="\n")
-    return 1 if supervisor.given_up else 0
+    return 1 if supervisor.given_up or ward.unaccounted else 0
 
 
 def _roles(settings: Settings, path: Path, produce: Sequence[str]) -> list[Role]:
     given = ("--config", str(path))
     roles = [Role(name, (name, *given)) for name in ("worker", "gateway")]
     roles += [Role(f"shard.{name}", ("shard", name, *given)) for name in settings.shards]
-    return [*roles, Role(PRODUCER, ("produce", *given, *produce), once=True)] if produce else roles
+    if produce:
+        account = ("--account", str(path.with_name(ACCOUNT)))
+        roles.append(Role(PRODUCER, ("produce", *given, *account, *produce), once=True))
+    return roles
 
 
 class _Ward:
     """The loop of `serve`."""
 
-    def __init__(self, supervisor: Supervisor, news: Subscriber, display: Display | None) -> None:
+    def __init__(self, supervisor: Supervisor, news: Subscriber, display: Display | None, account: Path) -> None:
         self._supervisor, self._news, self._display = supervisor, news, display
+        self._account = account
         self._tally = Tally()
         self._began = time.monotonic()
+        self._settled = False
 
     def run(self, produced: bool, duration_s: float | None, asked: Callable[[], bool]) -> None:
-        names = list(self._supervisor.status())
-        first = [name for name in names if name != PRODUCER]
+        self._account.unlink(missing_ok=True)
+        first = [name for name in self._supervisor.status() if name != PRODUCER]
         self._supervisor.start(*first)
         if not self._supervisor.wait_ready(first, READY_S, asked):
             return
         if produced:
             self._supervisor.start(PRODUCER)
+            if not self._supervisor.wait_ready([PRODUCER], READY_S, lambda: asked() or self._produced_all(True)):
+                return
         self._began = time.monotonic()
         until = self._began + duration_s if duration_s is not None else float("inf")
-        while not (asked() or self._supervisor.stop_asked or self._supervisor.given_up or time.monotonic() > until):
+
+        def stopped() -> bool:
+            return asked() or self._supervisor.stop_asked or bool(self._supervisor.given_up)
+
+        while not stopped() and time.monotonic() < until and not self._produced_all(produced):
             self.turn()
-            if produced and self._supervisor.finished(PRODUCER):
-                self._settle(min(until, time.monotonic() + SETTLE_S), asked)
-                return
+        self._end(produced, time.monotonic() + (STOPPING_S if stopped() else SETTLE_S))
 
     def turn(self) -> None:
         self._supervisor.poll(POLL_S)
@@ -151,9 +162,8 @@ class _Ward:
         tally, lines = self._tally, []
         first = "never" if tally.first_alert_s is None else f"after {tally.first_alert_s:.1f} s"
         n_alerts = ", ".join(f"{tally.priorities[priority]} {priority}" for priority in ("high", "medium", "low"))
-        lines.append(
-            f"alerts: {n_alerts}; the first of a patient {'never' if first is None else f'after {first:.1f} s'}"
-        )
+        lines.append(f"alerts: {n_alerts}; the first of a patient {first}")
+        lines.append(f"samples: {self._samples()}")
         stages = ", ".join(f"{stage} {p50:.0f}/{p99:.0f}" for stage, (p50, p99) in tally.latencies().items())
         lines.append(f"latency of the last seconds, p50/p99 in ms: {stages or 'not told'}")
         restarts = {name: role.restarts for name, role in self._supervisor.status().items() if role.restarts}
@@ -162,12 +172,37 @@ class _Ward:
             lines.append(f"given up: {self._supervisor.given_up}")
         return [tally.summary(), *lines]
 
-    def _settle(self, until: float, asked: Callable[[], bool]) -> None:
-        """All sources have ended: wait for what they sent to be judged."""
+    @property
+    def unaccounted(self) -> int:
+        """Samples that were sent and are neither judged nor known to be missing; 0 where that cannot be told."""
+        if not (self._settled and self._account.exists()):
+            return 0
+        known = self._tally.samples()
+        return sum(abs(n - sum(known.get(bed, (0, 0)))) for bed, n in self._sent().items())
+
+    def _samples(self) -> str:
+        judged, missing = (sum(column) for column in zip((0, 0), *self._tally.samples().values(), strict=True))
+        if not self._account.exists():
+            return f"{judged} judged, {missing} missing"
+        sent = sum(self._sent().values())
+        rest = f"{self.unaccounted} unaccounted" if self._settled else "stopped before all were judged"
+        return f"{sent} sent, {judged} judged, {missing} missing, {rest}"
+
+    def _sent(self) -> dict[str, int]:
+        return msgspec.json.decode(self._account.read_bytes(), type=dict[str, int])
+
+    def _produced_all(self, produced: bool) -> bool:
+        return produced and self._supervisor.finished(PRODUCER)
+
+    def _end(self, produced: bool, until: float) -> None:
+        """End the sources, and wait for what they sent to be judged."""
+        if produced:
+            self._supervisor.finish(PRODUCER)
         progress, since = -1, time.monotonic()
-        while time.monotonic() < until and not asked():
+        while time.monotonic() < until:
             self.turn()
-            if self._tally.progress != progress:
+            if self._tally.progress != progress or (produced and not self._produced_all(produced)):
                 progress, since = self._tally.progress, time.monotonic()
             elif time.monotonic() - since > QUIET_S:
+                self._settled = True
                 return

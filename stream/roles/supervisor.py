@@ -99,6 +99,10 @@ class Supervisor:
             self.poll(0.02)
         return True
 
+    def finish(self, name: str) -> None:
+        """Ask a role that runs once to end now, as if by itself."""
+        self._children[name].signal(signal.SIGTERM)
+
     def stop(self) -> None:
         """Stop all roles: SIGTERM, and SIGKILL for those that are still there after 1.5 s."""
         alive = [child for child in self._children.values() if child.alive]

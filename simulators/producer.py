@@ -8,23 +8,18 @@ schedule; packets that are due at the same time go out together. A replay faster
 
 import heapq
 import secrets
-import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from math import ceil
-from types import FrameType
-from typing import Any
 
 import structlog
 import zmq
 
-from model.datasets import DatasetError, find
 from simulators.pacing import Pacer, speed_of
-from simulators.replay import BedReplay, Feed, PatientFeed, RecordFeed
+from simulators.plays import Bed, Play
 from simulators.source import Source, dealer
-from simulators.ward import patient_of
+from stream.log import mark_ready
+from stream.process import Stop
 from stream.wire import End, Truth, Waveform
 
 SECOND = 1_000_000_000
@@ -34,20 +29,7 @@ _MAX_WAIT_S = 0.25  # in one poll: how soon a signal is seen
 _CONFIRM_S = 20.0  # at the end: how long the shards may take to have all on disk
 _STOPPED_CONFIRM_S = 0.3
 
-OpenFeed = Callable[[], Feed]
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Bed:
-    """A bed to play. source: a SOURCE (record, folder, `mitdb/208`) or `sim:...`, see `patient_of`; the records of a
-    folder are played one after another. connect: endpoint of its shard. leads: signals to send, None for all."""
-
-    name: str
-    source: str
-    connect: str
-    leads: tuple[str, ...] | None = None
 
 
 def serve(
@@ -60,23 +42,20 @@ def serve(
     stop_s: float | None = None,
     packet_ms: float = 100.0,
     epoch: str | None = None,
-    ready: Callable[[], None] | None = None,
-    asked: Callable[[], bool] | None = None,
 ) -> int:
-    """Play all beds to their end, or until SIGINT, SIGTERM or `asked`.
+    """Play all beds to their end, or until SIGINT or SIGTERM.
 
     speed: 0.25 to 100, or `max`. loop: start a recording again at its end, as a fresh epoch (simulated patients have no
     end). start_s: where in each recording to begin. stop_s: seconds of stream after which each epoch ends. epoch: what
-    epoch ids begin with, fresh by default. ready: called once before the first packet. asked: whether to stop; without
-    it, signals are handled here. Returns 0, or 1 where a recording could not be read to its end or its samples were
-    not confirmed. Raises ValueError (DatasetError among them) for a bed, source or setting that cannot be used.
+    epoch ids begin with, fresh by default. Returns 0, or 1 where a recording could not be read to its end or its
+    samples were not confirmed. Raises ValueError (DatasetError among them) for a bed, source or setting that cannot be
+    used.
     """
-    stop = _Signals() if asked is None else nullcontext(asked)
     producer = Producer(
         beds, name=name, speed=speed, loop=loop, start_s=start_s, stop_s=stop_s, packet_ms=packet_ms, epoch=epoch
     )
-    with stop as stopping:
-        return producer.run(stopping, ready)
+    with Stop() as stop:
+        return producer.run(lambda: stop.asked)
 
 
 class Producer:
@@ -101,13 +80,7 @@ class Producer:
         self._mono_ns, self._clock_ns = mono_ns, clock_ns
         epoch = epoch or f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         self._plays = [
-            _Play(
-                bed,
-                _feeds(bed, index),
-                epoch,
-                loop,
-                {"packet_ms": packet_ms, "start_s": start_s, "stop_s": stop_s},
-            )
+            Play(bed, index, epoch, loop, {"packet_ms": packet_ms, "start_s": start_s, "stop_s": stop_s})
             for index, bed in enumerate(beds)
         ]
         session = secrets.token_hex(8)
@@ -122,12 +95,12 @@ class Producer:
         for lane in self._lanes:
             self._poller.register(lane.socket, zmq.POLLIN)
 
-    def run(self, asked: Callable[[], bool], ready: Callable[[], None] | None = None) -> int:
-        """See `serve`."""
+    def run(self, asked: Callable[[], bool]) -> int:
+        """See `serve`; `asked` says whether to stop."""
+        for play in self._plays:
+            play.warm()  # the first look at a feed costs seconds, which must not make its first packets late
+        mark_ready("producer", beds=len(self._plays), speed=self.speed or "max", simulated=True)
         pacer = Pacer(self.speed, self._mono_ns() + round(_LEAD_IN_S * SECOND))
-        log.info("producer_started", beds=len(self._plays), speed=self.speed or "max", simulated=True)
-        if ready is not None:
-            ready()
         while not asked() and any(lane.busy for lane in self._lanes):
             for lane in self._lanes:
                 lane.turn(pacer, self._mono_ns, self._clock_ns)
@@ -155,6 +128,7 @@ class Producer:
         self._poller.poll(ceil(wait_s * 1000))
         for lane in self._lanes:
             lane.source.poll(0.0)
+            lane.tell_refused(now)
 
     def _confirm(self, within_s: float, asked: Callable[[], bool] | None) -> int:
         """Wait until the shards have all on disk; returns packets of which that is not known."""
@@ -189,91 +163,16 @@ class Producer:
         )
 
 
-class _Play:
-    """A bed's feeds, one after another, each an epoch. A feed that cannot be read is left out from then on."""
-
-    def __init__(self, bed: Bed, feeds: list[OpenFeed], epoch: str, loop: bool, cut: dict[str, Any]) -> None:
-        self.bed, self.failed = bed, False
-        self._epoch, self._loop, self._cut = epoch, loop, cut
-        self.n_epochs = self.n_packets = self.n_samples = self.n_notes = 0
-        self._offset_s = 0.0
-        self._to_come = list(feeds)
-        self._replay = self._opened()
-
-    @property
-    def epoch(self) -> str:
-        """The epoch that it is in."""
-        return self._replay.epoch
-
-    @property
-    def sent(self) -> int:
-        """Samples of this epoch that have been sent."""
-        return self._replay.sent
-
-    @property
-    def due_s(self) -> float:
-        """When its next packet is due, in seconds of stream since the producer's start."""
-        return self._offset_s + self._replay.due_s
-
-    def next(self, device_ns: int, sent_ns: int) -> list[Waveform | Truth | End]:
-        """Its next packets, and the end of the epoch with the last of them."""
-        packets: list[Waveform | Truth | End] = []
-        try:
-            packets += self._replay.packets(device_ns, sent_ns)
-        except DatasetError as error:
-            self._unreadable(error)
-            self._replay.n_samples = self.sent
-            if self._loop:
-                self._to_come.pop()
-        for packet in packets:
-            if isinstance(packet, Waveform):
-                self.n_packets += 1
-                self.n_samples += packet.n
-            elif isinstance(packet, Truth):
-                self.n_notes += len(packet.samples)
-        if self._replay.over:
-            packets.append(End(bed=self.bed.name, epoch=self.epoch, n_samples=self.sent))
-        return packets
-
-    def goes_on(self) -> bool:
-        """Whether there is more to send; at the end of an epoch, the next is begun where there is one."""
-        if not self._replay.over:
-            return True
-        ended_s = self.due_s
-        while self._to_come:
-            try:
-                self._replay = self._opened()
-            except ValueError as error:
-                self._unreadable(error)
-                continue
-            self._offset_s = ended_s
-            return True
-        return False
-
-    def _opened(self) -> BedReplay:
-        """The next feed, at its start. With `loop`, it is put at the end of those to come."""
-        feed = self._to_come.pop(0)
-        replay = BedReplay(self.bed.name, feed(), **self._cut)
-        replay.begin(f"{self._epoch}.{self.n_epochs}")
-        self.n_epochs += 1
-        if self._loop:
-            self._to_come.append(feed)
-        return replay
-
-    def _unreadable(self, error: ValueError) -> None:
-        log.error("recording_unreadable", bed=self.bed.name, source=self.bed.source, error=str(error))
-        self.failed = True
-
-
 class _Lane:
     """The beds of one shard, in the order in which they are due."""
 
-    def __init__(self, source: Source, socket: "zmq.Socket[bytes]", connect: str, plays: list[_Play]) -> None:
+    def __init__(self, source: Source, socket: "zmq.Socket[bytes]", connect: str, plays: list[Play]) -> None:
         self.source, self.socket, self.clear = source, socket, True
         self._connect = connect
         self._heap = [(play.due_s, order, play) for order, play in enumerate(plays)]
         heapq.heapify(self._heap)
         self._blocked_ns: int | None = None
+        self._refused, self._told_ns = 0, -(1 << 62)
 
     @property
     def busy(self) -> bool:
@@ -285,7 +184,7 @@ class _Lane:
         """When its next packets are due; 0 where there are none to come."""
         return self._heap[0][0] if self._heap else 0.0
 
-    def open(self) -> list[_Play]:
+    def open(self) -> list[Play]:
         """The beds that have not come to their end."""
         return [play for _, _, play in self._heap]
 
@@ -314,6 +213,14 @@ class _Lane:
             level = log.warning if said == "behind" else log.info
             level(f"producer_{said}", late_ms=round(pacer.lateness().last_s * 1000, 1), simulated=True)
 
+    def tell_refused(self, now_ns: int) -> None:
+        """Log what the shard refused, once in 5 s."""
+        refused = sum(n for n, _ in self.source.refused.values())
+        if refused > self._refused and now_ns - self._told_ns > 5 * SECOND:
+            self._refused, self._told_ns = refused, now_ns
+            for cause, (n, text) in self.source.refused.items():
+                log.warning("producer_refused", connect=self._connect, cause=cause, n=n, text=text)
+
     def _warn(self, now_ns: int) -> None:
         """Every 5 s in which nothing could go out, say what is waited for."""
         if self.clear:
@@ -323,26 +230,6 @@ class _Lane:
         elif now_ns - self._blocked_ns > 5 * SECOND:
             self._blocked_ns = now_ns
             log.warning("producer_waits", connect=self._connect, reason="the shard gives no credit, or is not there")
-
-
-class _Signals(AbstractContextManager[Callable[[], bool]]):
-    """While entered, SIGINT and SIGTERM ask to stop."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Callable[[], bool]:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
-        return lambda: self._asked
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
 
 
 def _check(beds: Sequence[Bed], start_s: float, stop_s: float | None) -> None:
@@ -356,13 +243,3 @@ def _check(beds: Sequence[Bed], start_s: float, stop_s: float | None) -> None:
         raise ValueError(f"start: {start_s:g} s; give 0 or more")
     if stop_s is not None and stop_s <= 0:
         raise ValueError(f"stop_s: {stop_s:g} s; give more than 0")
-
-
-def _feeds(bed: Bed, index: int) -> list[OpenFeed]:
-    """What a bed plays, opened once here so that what cannot be read is found before anything is sent."""
-    if bed.source.startswith("sim:"):
-        patient = patient_of(bed.source, bed.name, index)
-        return [lambda: PatientFeed(patient, index)]
-    paths = find(bed.source)
-    RecordFeed(paths[0], bed.leads)
-    return [lambda path=path: RecordFeed(path, bed.leads) for path in paths]  # type: ignore[misc]

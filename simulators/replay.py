@@ -177,6 +177,10 @@ class BedReplay:
         """Whether the epoch has been sent to its end."""
         return self.n_samples is not None and self.sent >= self.n_samples
 
+    def peek(self) -> None:
+        """Have the feed prepare the first samples. Raises DatasetError where it cannot."""
+        self.feed.read(self._start, 1)
+
     def packets(self, device_ns: int, sent_ns: int) -> Iterator[Waveform | Truth]:
         """The next packet, with the reference annotations of its samples; several packets where a lead comes off or on
         within it, so that the lead-off bits hold for every sample of theirs. device_ns: the source's clock, UTC, at the

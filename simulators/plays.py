@@ -1,0 +1,126 @@
+"""What a bed plays: the records of its source one after another, or a simulated patient."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from model.datasets import DatasetError, find
+from simulators.replay import BedReplay, Feed, PatientFeed, RecordFeed
+from simulators.ward import patient_of
+from stream.wire import End, Truth, Waveform
+
+OpenFeed = Callable[[], Feed]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Bed:
+    """A bed to play. source: a SOURCE (record, folder, `mitdb/208`) or `sim:...`, see `patient_of`; the records of a
+    folder are played one after another. connect: endpoint of its shard. leads: signals to send, None for all."""
+
+    name: str
+    source: str
+    connect: str
+    leads: tuple[str, ...] | None = None
+
+
+class Play:
+    """A bed's feeds, one after another, each an epoch. A feed that cannot be read is left out from then on.
+
+    index: of the bed in its producer. epoch: what epoch ids begin with. cut: the options of `BedReplay`. Raises
+    ValueError (DatasetError among them) for a source that cannot be used.
+    """
+
+    def __init__(self, bed: Bed, index: int, epoch: str, loop: bool, cut: dict[str, Any]) -> None:
+        self.bed, self.failed = bed, False
+        self._epoch, self._loop, self._cut = epoch, loop, cut
+        self.n_epochs = self.n_packets = self.n_samples = self.n_notes = 0
+        self._offset_s = 0.0
+        self._to_come = _feeds(bed, index)
+        self._replay = self._opened()
+
+    @property
+    def epoch(self) -> str:
+        """The epoch that it is in."""
+        return self._replay.epoch
+
+    @property
+    def sent(self) -> int:
+        """Samples of this epoch that have been sent."""
+        return self._replay.sent
+
+    @property
+    def due_s(self) -> float:
+        """When its next packet is due, in seconds of stream since the producer's start."""
+        return self._offset_s + self._replay.due_s
+
+    def warm(self) -> None:
+        """Have the first samples at hand."""
+        try:
+            self._replay.peek()
+        except DatasetError:
+            return  # it is told when they are to be sent
+
+    def next(self, device_ns: int, sent_ns: int) -> list[Waveform | Truth | End]:
+        """Its next packets, and the end of the epoch with the last of them."""
+        packets: list[Waveform | Truth | End] = []
+        try:
+            packets += self._replay.packets(device_ns, sent_ns)
+        except DatasetError as error:
+            self._unreadable(error)
+            self._replay.n_samples = self.sent
+            if self._loop:
+                self._to_come.pop()
+        for packet in packets:
+            if isinstance(packet, Waveform):
+                self.n_packets += 1
+                self.n_samples += packet.n
+            elif isinstance(packet, Truth):
+                self.n_notes += len(packet.samples)
+        if self._replay.over:
+            packets.append(End(bed=self.bed.name, epoch=self.epoch, n_samples=self.sent))
+        return packets
+
+    def goes_on(self) -> bool:
+        """Whether there is more to send; at the end of an epoch, the next is begun where there is one."""
+        if not self._replay.over:
+            return True
+        ended_s = self.due_s
+        while self._to_come:
+            try:
+                self._replay = self._opened()
+            except ValueError as error:
+                self._unreadable(error)
+                continue
+            self._offset_s = ended_s
+            return True
+        return False
+
+    def _opened(self) -> BedReplay:
+        """The next feed, at its start. With `loop`, it is put at the end of those to come."""
+        feed = self._to_come.pop(0)
+        replay = BedReplay(self.bed.name, feed(), **self._cut)
+        replay.begin(f"{self._epoch}.{self.n_epochs}")
+        self.n_epochs += 1
+        if self._loop:
+            self._to_come.append(feed)
+        return replay
+
+    def _unreadable(self, error: ValueError) -> None:
+        log.error("recording_unreadable", bed=self.bed.name, source=self.bed.source, error=str(error))
+        self.failed = True
+
+
+def _feeds(bed: Bed, index: int) -> list[OpenFeed]:
+    """What a bed plays, opened once here so that what cannot be read is found before anything is sent."""
+    if bed.source.startswith("sim:"):
+        if bed.leads is not None:
+            raise ValueError(f"leads: {', '.join(bed.leads)} of {bed.source!r}; choose leads of recordings only")
+        patient = patient_of(bed.source, bed.name, index)
+        return [lambda: PatientFeed(patient, index)]
+    paths = find(bed.source)
+    RecordFeed(paths[0], bed.leads)
+    return [lambda path=path: RecordFeed(path, bed.leads) for path in paths]  # type: ignore[misc]

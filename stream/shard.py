@@ -11,7 +11,7 @@ The beds are rows of the arrays of one `Analysis`; a bed's alarms see its events
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -182,10 +182,10 @@ class Shard:
     def _gap(self, bed: Bed, event: Gap) -> None:
         rows = np.array([bed.row])
         self._found(rows, self._analysis.flush(rows))
+        begin = int(self._analysis.head[bed.row])
         self._analysis.reset(rows, np.array([event.first + event.n]))
-        first = round(event.first * TICKS_PER_S / bed.fs)
-        head = int(self._analysis.head[bed.row])
-        self._alert(bed, bed.alarms.gap(first, head - first, head))
+        end = int(self._analysis.head[bed.row])
+        self._alert(bed, bed.alarms.gap(begin, end - begin, begin))  # known where it begins: no timer runs into it
         log.warning("gap", bed=bed.name, first=event.first, n_samples=event.n, cause=event.cause)
 
     def _end(self, bed: Bed) -> None:
@@ -274,7 +274,7 @@ class Shard:
         if item.answer is not None:
             probs = item.answer["probs"]
             best = int(probs.argmax())
-            label = BEATS[best]
+            label = cast(wire.BeatLabel, BEATS[best])
             confidence, gates = float(probs[best]), tuple(item.answer["gates"].tolist())
             self._alert(bed, bed.alarms.judged_beat(item.at, item.ready, label, confidence, rr_ms), stamps)
         bed.n_beats += 1

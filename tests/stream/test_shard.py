@@ -1,0 +1,195 @@
+"""The shard in one process: the same from any packets, whole after a restart, and nothing made of a gap."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulators.patients import Patient
+from stream import checkpoint, wire
+from stream.annotate import Annotated, collect, judge_all
+from stream.sequence import Chunk
+from stream.shard import Shard, ShardFull
+from tests.stream.wards import RuleJudge, events_of, found, new_shard, play, told
+
+SCRIPT = [("sinus", 15), ("vt", 8), ("sinus", 12), ("vf", 10), ("sinus", 15), ("asystole", 8), ("sinus", 12)]
+SECONDS = 80
+
+
+@pytest.fixture(scope="module")
+def patient() -> Patient:
+    return Patient("bed1", SCRIPT, seed=3, fs=360.0)
+
+
+@pytest.fixture(scope="module")
+def whole(patient: Patient) -> Annotated:
+    return found([patient], SECONDS, [int(4 * patient.fs)])["bed1"]
+
+
+def test_a_scripted_patient_raises_the_alarms_of_the_script(whole: Annotated) -> None:
+    codes = {event.code for event in whole.alerts if event.phase == "start"}
+    assert {"VFIB", "ASYSTOLE"} <= codes
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.lists(st.integers(1, 2000), min_size=1, max_size=200))
+def test_packets_of_any_size_give_the_same_judgements_and_alerts(sizes: list[int]) -> None:
+    patient = Patient("bed1", SCRIPT, seed=3, fs=360.0)
+    reference = found([patient], SECONDS, [int(4 * patient.fs)])["bed1"]
+    other = found([patient], SECONDS, [*sizes, 36])["bed1"]
+    assert told(other) == told(reference)
+    assert [(b.at, b.label) for b in other.beats] == [(b.at, b.label) for b in reference.beats]
+    assert [(w.at, w.rr_ms, w.quality) for w in other.windows] == [
+        (w.at, w.rr_ms, w.quality) for w in reference.windows
+    ]
+
+
+def test_beds_that_share_a_shard_do_not_change_each_other(patient: Patient, whole: Annotated) -> None:
+    others = [Patient(f"bed{i}", [("af", 30), ("brady", 30)], seed=i, fs=fs) for i, fs in ((2, 250.0), (3, 125.0))]
+    together = found([others[0], patient, others[1]], SECONDS, [90])["bed1"]
+    assert told(together) == told(whole)
+    assert [b.at for b in together.beats] == [b.at for b in whole.beats]
+
+
+def test_a_beat_is_judged_once_and_in_order(whole: Annotated) -> None:
+    at = [beat.at.sample for beat in whole.beats]
+    assert at == sorted(set(at))
+    assert len(at) > SECONDS / 2
+
+
+@pytest.mark.parametrize("kill_s", [7.3, 20.0, 41.9, 63.0], ids=lambda s: f"killed-after-{s}-s")
+def test_a_shard_that_is_killed_goes_on_from_its_checkpoint_as_if_nothing_had_been(
+    patient: Patient, whole: Annotated, kill_s: float, tmp_path
+) -> None:
+    path = tmp_path / "checkpoint.msgpack"
+    result = Annotated("bed1", patient.fs, 0)
+    shard, clock = new_shard()
+    judge = RuleJudge()
+    saved_at = 0
+    for event in events_of(patient, SECONDS, [36]):
+        shard.feed([event])
+        if isinstance(event, Chunk) and event.first >= kill_s * patient.fs:
+            if not saved_at:
+                # Items are on their way, unanswered, when the checkpoint is made.
+                checkpoint.save(path, shard.state_dict())
+                saved_at = event.first + event.samples.shape[1]
+                collect(shard, {"bed1": result})
+            elif event.first > saved_at + 5 * patient.fs:
+                break
+        judge_all(shard, judge, clock)
+        if not saved_at:
+            collect(shard, {"bed1": result})
+
+    again, clock = new_shard()
+    state = checkpoint.load(path)
+    assert state is not None
+    again.load_state_dict(state)
+    rest = (
+        event
+        for event in events_of(patient, SECONDS, [36])
+        if not isinstance(event, Chunk) or event.first >= saved_at
+    )
+    next(rest)  # the epoch goes on
+    play(again, clock, [rest], {"bed1": result})
+    assert told(result) == told(whole)
+    assert [b.at for b in result.beats] == [b.at for b in whole.beats]
+    # What the gateway had not committed is told again, under the same id, and it is the same.
+    events = {event.event_id: (event.code, event.phase, event.stream_time) for event in result.alerts}
+    assert {(e.event_id, e.code, e.phase, e.stream_time) for e in result.alerts} == {
+        (event_id, *what) for event_id, what in events.items()
+    }
+    # An event that only marks (`alert-n.mark`: announced again, say) may come elsewhere in the sequence.
+    assert _transitions(result) == _transitions(whole)
+
+
+def test_a_gap_is_never_asystole_and_beats_go_on_after_it() -> None:
+    patient = Patient("bed1", [("sinus", 60)], seed=5)
+    shard, clock = new_shard()
+    result = {"bed1": Annotated("bed1", patient.fs, 0)}
+    gap = (20 * 250, 12 * 250)
+    play(shard, clock, [events_of(patient, 60, [25], gap)], result)
+    codes = {event.code for event in result["bed1"].alerts}
+    assert "ASYSTOLE" not in codes
+    assert "VFIB" not in codes
+    at = np.array([beat.at.sample for beat in result["bed1"].beats])
+    assert not ((at >= gap[0]) & (at < sum(gap))).any()
+    assert (at > sum(gap)).sum() > 20
+
+
+def test_work_that_a_dead_worker_took_is_sent_again_and_judged_once(patient: Patient, whole: Annotated) -> None:
+    shard, clock = new_shard()
+    result = Annotated("bed1", patient.fs, 0)
+    for i, event in enumerate(events_of(patient, SECONDS, [180])):
+        shard.feed([event])
+        if i % 40 < 20:
+            shard.work()  # taken by a worker that dies
+            continue
+        for work in shard.judging.send_again():
+            shard.judging._unsent.append(work)
+        judge_all(shard, RuleJudge(), clock)
+        collect(shard, {"bed1": result})
+    for work in shard.judging.send_again():
+        shard.judging._unsent.append(work)
+    judge_all(shard, RuleJudge(), clock)
+    collect(shard, {"bed1": result})
+    assert [b.at for b in result.beats] == [b.at for b in whole.beats]
+    assert told(result) == told(whole)
+
+
+def test_a_live_bed_waits_no_longer_than_30_s_for_the_model_and_counts_what_it_forwent() -> None:
+    patient = Patient("bed1", [("sinus", 90)], seed=1)
+    shard, _ = new_shard()
+    for event in events_of(patient, 90, [250], speed=1.0):
+        shard.feed([event])
+    assert len(shard.judging)
+    bed = shard.beds["bed1"]
+    bed.ended = False
+    shard.forgo()
+    assert shard.judging.forgone > 50
+    labels = [m.label for m in shard.messages if isinstance(m, wire.BeatJudgement)]
+    assert labels
+    assert set(labels) == {"?"}
+
+
+def test_asystole_and_rate_alarms_go_on_without_a_model() -> None:
+    patient = Patient("bed1", [("sinus", 20), ("asystole", 10), ("sinus", 20)], seed=1)
+    shard, _ = new_shard()
+    for event in events_of(patient, 50, [25]):
+        shard.feed([event])
+    codes = {event.code for alerts in shard.outbox.unsent() for event in alerts.events}
+    assert "ASYSTOLE" in codes
+
+
+def test_one_bed_too_many_is_refused_by_name() -> None:
+    shard, _ = new_shard(capacity=1)
+    shard.feed(list(events_of(Patient("bed1", [("sinus", 5)]), 5, [250])))
+    with pytest.raises(ShardFull, match="bed2.*capacity"):
+        shard.feed(list(events_of(Patient("bed2", [("sinus", 5)]), 5, [250])))
+
+
+def test_an_action_is_applied_where_the_bed_is_and_echoed_with_its_sample() -> None:
+    shard, clock = new_shard()
+    patient = Patient("bed1", [("sinus", 30)], seed=1)
+    feed = events_of(patient, 30, [250])
+    for _ in range(12):
+        shard.feed([next(feed)])
+    action = wire.Action(id="a1", bed="bed1", kind="audio_pause", who="nurse", at_ns=1, until_s=60.0)
+    echo = shard.act(action)
+    assert echo is not None
+    assert (echo.epoch, echo.sample) == ("epoch-1", 11 * 250)
+    assert shard.act(wire.Action(id="a2", bed="bed9", kind="acknowledge", who="nurse", at_ns=1)) is None
+
+
+def test_a_shard_without_beds_has_a_checkpoint_too(tmp_path) -> None:
+    shard, _ = new_shard()
+    checkpoint.save(tmp_path / "c.msgpack", shard.state_dict())
+    again, _ = new_shard()
+    state = checkpoint.load(tmp_path / "c.msgpack")
+    assert state is not None
+    again.load_state_dict(state)
+    assert isinstance(again, Shard)
+    assert not again.beds
+
+
+def _transitions(result: Annotated) -> set[str]:
+    return {event.event_id for event in result.alerts if "." not in event.event_id}

@@ -47,12 +47,14 @@ class Publication(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """The subscriber knows all that stands (again): `Subscriber.active` and `numerics` are new.
+    """The subscriber knows all that stands (again).
 
-    `ended`: the last that was known of alerts that are over without our having seen their end.
-    `n_missed`: publications that were missed, 0 at the first joining, None where the gateway started
-    again and nobody can tell."""
+    `active`, `numerics`: alerts that stand, and the newest numeric of each bed. `ended`: the last that
+    was known of alerts that are over without our having seen their end. `n_missed`: publications that
+    were missed, 0 at the first joining, None where the gateway started again and nobody can tell."""
 
+    active: tuple[AlertEvent, ...]
+    numerics: tuple[Numeric, ...]
     ended: tuple[AlertEvent, ...]
     n_missed: int | None
 
@@ -198,7 +200,7 @@ class Subscriber:
         self.active = active
         self.numerics = {numeric.bed: numeric for part in parts for numeric in part.numerics}
         self.joined, self._known = True, published
-        items.append(Joined(ended, self._n_missed))
+        items.append(Joined(tuple(active.values()), tuple(self.numerics.values()), ended, self._n_missed))
         self._n_missed = 0
         waiting, self._waiting = self._waiting, []
         for number, kind, frame in waiting:

@@ -144,6 +144,7 @@ class _Bed:
             lost = Lost(bed=self.name, epoch=entry.epoch, first=first, n=entry.end - first, cause=cause)
             new.append(_Entry(Lost, entry.epoch, first, entry.end, encode(lost), put_ns, entry.age_s))
         self.entries[self.cursor : self.cursor + n] = new
+        self.durable = min(self.durable, self.cursor)
         self.n_bytes += sum(len(entry.frame) + OVERHEAD_BYTES for entry in new)
 
     def _drop_head(self, n: int) -> None:
@@ -423,7 +424,14 @@ class Source:
         if n:
             bed.give_up(n, mono_ns, "too old")
         if bed.n_bytes > share and bed.squeeze(share):
-            bed.give_up(max(1, (len(bed.entries) - bed.cursor) // 2), mono_ns, "no room")
+            excess = bed.n_bytes - share * 9 // 10  # a tenth of room, so that it is not due at every packet
+            n = 0
+            for entry in bed.entries[bed.cursor :]:
+                if excess <= 0:
+                    break
+                excess -= len(entry.frame) + OVERHEAD_BYTES
+                n += 1
+            bed.give_up(n, mono_ns, "no room")
 
 
 def dealer(identity: str, context: "zmq.Context[Any] | None" = None) -> "zmq.Socket[bytes]":

@@ -129,11 +129,11 @@ class Ward:
         if self.network.peer:
             self.network.down += self.network.spoil([encode(message) for _, message in replies])
 
-    def run_until(self, done: Callable[[], bool], limit_s: float = 300.0) -> None:
+    def run_until(self, done: Callable[[], bool], limit_s: float = 300.0, step_ns: int = 20_000_000) -> None:
         until = self.clock.ns + round(limit_s * SECOND)
         while not done():
             assert self.clock.ns < until, f"not done after {limit_s} s: {self.ingest.state()}"
-            self.step()
+            self.step(step_ns)
 
     def ended(self, n: int = 1) -> bool:
         return sum(isinstance(event, Ended) for event in self.events) >= n

@@ -44,6 +44,14 @@ class Rings:
         """Append y (k, n_leads, m) float32, of which the first `n[i]` (k,) are valid, to `rows` (k,)."""
         _push(self.x, self.head, self.capacity, rows, y, n)
 
+    def window(self, row: int, start: int, n: int) -> Floats:
+        """Samples start .. start+n of a row: a view (n_leads, n). Raises ValueError where they are not held."""
+        if n > self.capacity or start + n > self.head[row] or start < self.head[row] - self.capacity:
+            oldest = max(0, int(self.head[row]) - self.capacity)
+            raise ValueError(f"samples {start}..{start + n} of row {row} are not held, but {oldest}..{self.head[row]}")
+        at = start % self.capacity
+        return self.x[row, :, at : at + n]
+
     def recent(self, n: int) -> Floats:
         """The newest n samples of every row, oldest first: (n_rows, n_leads, n)."""
         at = (self.head[:, None] + np.arange(-n, 0)) % self.capacity

@@ -85,9 +85,7 @@ def test_a_shard_that_is_killed_goes_on_from_its_checkpoint_as_if_nothing_had_be
     assert state is not None
     again.load_state_dict(state)
     rest = (
-        event
-        for event in events_of(patient, SECONDS, [36])
-        if not isinstance(event, Chunk) or event.first >= saved_at
+        event for event in events_of(patient, SECONDS, [36]) if not isinstance(event, Chunk) or event.first >= saved_at
     )
     next(rest)  # the epoch goes on
     play(again, clock, [rest], {"bed1": result})

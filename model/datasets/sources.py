@@ -26,23 +26,23 @@ def find(source: str | Path, *, download: bool = True) -> list[Path]:
         raise DatasetError(f"{text}: the folder holds no record (no .hea file); name one that does")
     if not _PUBLIC.match(text) or ".." in path.parts:
         raise DatasetError(f"{text}: no such record or folder; give a path, or a public name such as mitdb/208")
-    looked = []
-    for root in (os.environ.get("RECORDINGS"), cache_folder()):
-        if root:
-            found = _named(Path(root), text)
-            if found:
-                return found
-            looked.append(str(root))
-    places = " nor ".join(looked) + ("" if os.environ.get("RECORDINGS") else " (RECORDINGS is not set)")
+    from model.fetch import COMPLETE, FetchError, fetch
+
+    own, cache = os.environ.get("RECORDINGS"), cache_folder()
+    found = _named(Path(own), text) if own else []
+    # A fetch that broke off leaves a part of a database in the cache, which must not pass for all of it.
+    if not found and ("/" in text or (cache / text / COMPLETE).exists()):
+        found = _named(cache, text)
+    if found:
+        return found
+    places = f"{own} nor {cache}" if own else f"{cache} (RECORDINGS is not set)"
     if not download:
         raise DatasetError(f"{text}: not found under {places}; set RECORDINGS or fetch it")
-    from model.fetch import FetchError, fetch
-
     try:
-        fetch(text, cache_folder())
+        fetch(text, cache)
     except FetchError as error:
         raise DatasetError(f"{text}: not found under {places}, nor on PhysioNet: {error}") from None
-    found = _named(cache_folder(), text)
+    found = _named(cache, text)
     if not found:
         raise DatasetError(f"{text}: PhysioNet has it, but it holds no record; choose another database")
     return found

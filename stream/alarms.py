@@ -1,9 +1,9 @@
 """Alarms of one bed: two clocks, their criteria, and one life cycle.
 
-The detector's clock carries what needs no model (`criteria`), the model's clock what does (`runs`,
-`rhythms`). The model's side never sees the detector's state, only its log, entry by entry as of its
-own tick, and never runs past the detector's clock. So each side is a function of its own inputs in
-tick order, and the set of (code, onset, stream_time) is the same however far apart the clocks are.
+The detector's clock carries what needs no model (`criteria`), the model's clock what does
+(`judgements`). The model's side never sees the detector's state, only its log, as of its own tick, and
+never runs past the detector's clock. So each side is a function of its own inputs in tick order, and
+the set of (code, onset, stream_time) is the same however far apart the clocks are.
 
 All times are ticks of 4 ms since the epoch's first sample. Nothing here reads a clock or a socket.
 """
@@ -15,17 +15,15 @@ from typing import Any
 
 import msgspec
 
+from stream.alert import Side, sample_at
 from stream.book import NEVER, Book, Decision
 from stream.conditions import CONDITIONS, TICK_HZ, Profile, ProfileError
 from stream.criteria import Detectors
-from stream.lifecycle import LifeCycle, Side
-from stream.rhythms import Rhythms
-from stream.runs import PER_MINUTE, Runs
+from stream.judgements import BEAT, WINDOW, Judgements
+from stream.lifecycle import LifeCycle
 from stream.wire import Action, AlertEvent, Moment, Numeric
 
-LOG_LIMIT = 8192  # entries that wait for a model; past it the model's side goes on without one
-RATE_SPAN = 6 * TICK_HZ
-_BEAT, _WINDOW = 0, 1
+ACTIONS_KEPT = 256
 
 
 class BedAlarms:
@@ -35,15 +33,18 @@ class BedAlarms:
     is known (`decided`, `at`). `advance(t)` says that all that was decided by tick t has been handed
     over; timers that are due before t fire. Model's clock: `judged_beat`, `judged_window`, in any
     order, and `advance_model(t)`, which says that all with `ready` <= t have been handed over; they
-    are acted on then, in order of `ready`, once the detector's clock is past them.
-    At the end of a record call `advance(last + 1)` and `advance_model(last + 1)`.
+    are acted on then, in order of `ready`, once the detector's clock is past them. `advance(head)`
+    right before `advance_model` costs little and spares the model's alarms the wait for a packet.
+    At the end of a record call `advance(last + 1)` and `advance_model(last)`, and `close`.
 
     Each call returns the events it caused, with `emit_time` empty and no stamps. `next_due`: a call of
     `advance` with a smaller tick would do nothing. `fs`: the source's rate in Hz, that events count in.
     """
 
-    __slots__ = ("_actions", "_beats", "_book", "_detectors", "_life", "_log", "_model", "_model_inop", "_model_learning", "_model_tick",
-                 "_model_vf", "_numerics", "_pending", "_rhythms", "_runs", "bed", "epoch", "fs", "next_due")  # fmt: skip
+    # fmt: off
+    __slots__ = ("_actions", "_book", "_detectors", "_judgements", "_life", "_numerics", "_off", "_seen", "bed",
+                 "epoch", "fs", "next_due")
+    # fmt: on
 
     def __init__(self, bed: str, epoch: str, fs: float, profile: Profile | None = None, first_tick: int = 0) -> None:
         profile = profile or Profile()
@@ -51,20 +52,16 @@ class BedAlarms:
         self._life = LifeCycle(bed, epoch, fs, first_tick)
         self._book = Book(profile, first_tick)
         self._detectors = Detectors(self._book, first_tick)
-        self._log: deque[tuple[int, str, Any, int]] = deque()
-        self._model = Book(profile, first_tick)
-        self._runs, self._rhythms = Runs(self._model), Rhythms(self._model)
-        self._pending: list[tuple[int, int, int, tuple[Any, ...]]] = []
-        self._model_tick = first_tick - 1
-        self._model_inop, self._model_learning, self._model_vf = False, True, False
-        self._beats: deque[int] = deque(maxlen=16)  # the detector's beats as of the model's clock
+        self._judgements = Judgements(profile, first_tick)
         self._actions: list[tuple[int, Action]] = []  # given back after a restart, not yet due
+        self._seen: deque[str] = deque(maxlen=ACTIONS_KEPT)  # actions that came: given back twice, done once
         self._numerics: list[Numeric] = []
+        self._off = ""  # the alarms that are switched off, as told
         self._book.arm("numeric", (first_tick // TICK_HZ + 1) * TICK_HZ)
-        self._some_off(first_tick)
+        self._tell_off(first_tick)
         self.next_due = first_tick
 
-    # ---- the detector's clock
+    # The detector's clock.
 
     def beat(self, at: int, decided: int) -> list[AlertEvent]:
         """An R peak at tick `at`, told at tick `decided`."""
@@ -79,7 +76,8 @@ class BedAlarms:
         return self._settle(events)
 
     def quality(self, at: int, quality: Sequence[float], reason: Sequence[int]) -> list[AlertEvent]:
-        """Signal quality of each lead over the second before tick `at`, and why (0 is good)."""
+        """Signal quality of each lead, 0..1, over the second before tick `at`, and the reason where it
+        is not good, as model.quality.REASONS numbers them."""
         events = self._reach(at)
         self._detectors.report(at, quality, reason)
         return self._settle(events)
@@ -94,43 +92,48 @@ class BedAlarms:
         """The detector's clock is at `tick`: let the timers fire that are due before it."""
         return self._settle(self._reach(tick))
 
-    # ---- the model's clock
+    # The model's clock.
 
     def judged_beat(
         self, at: int, ready: int, label: str, confidence: float = 1.0, rr_ms: float = 0.0, form: int = 0
     ) -> list[AlertEvent]:
         """The model's judgement of the beat at `at`, which needed the signal up to `ready`.
 
-        `form`: number of the ventricular template, from 1, where that is known. `rr_ms` is not needed:
+        `form`: number of its ventricular template, from 1, where that is known. `rr_ms` is not needed:
         intervals are taken from `at`."""
-        insort(self._pending, (ready, _BEAT, at, (label, float(confidence), form)), key=_when)
+        self._judgements.add(ready, BEAT, at, (label, float(confidence), form))
         return self._settle([])
 
     def judged_window(
         self, at: int, ready: int, rhythm: str, rhythms: Mapping[str, float], shockable: float, quality: float
     ) -> list[AlertEvent]:
-        """The model's judgement of the 10 s before tick `at`."""
-        insort(self._pending, (ready, _WINDOW, at, (rhythm, dict(rhythms), float(shockable), float(quality))), key=_when)
+        """The model's judgement of the 10 s before tick `at`: label, probability of each, and more."""
+        self._judgements.add(ready, WINDOW, at, (rhythm, dict(rhythms), float(shockable), float(quality)))
         return self._settle([])
 
     def advance_model(self, tick: int) -> list[AlertEvent]:
         """All judgements that are ready by `tick` have been handed over."""
-        self._model_tick = max(self._model_tick, tick)
+        self._judgements.tick = max(self._judgements.tick, tick)
         return self._settle([])
 
-    # ---- others
+    # Operators, watchdogs, numerics, and the end.
 
     def action(self, action: Action, tick: int) -> list[AlertEvent]:
         """What an operator wants, applied at `tick`, or when the detector's clock gets there.
 
-        Raises ProfileError (a ValueError) where it is refused; nothing is changed then."""
-        if action.kind == "limits":
-            self._book.profile.with_changes(action.limits)
+        An action that has come before, by its id, is not done again. Raises ProfileError (a
+        ValueError) where it is refused; nothing is changed then."""
+        self._life.check(action, self._book.profile)
+        if action.id in self._seen:
+            return []
+        self._seen.append(action.id)
         if tick > self._book.clock:
             insort(self._actions, (tick, action), key=lambda entry: entry[0])
             self._plan()
             return []
-        return self._settle(self._act(action, self._book.clock))
+        events: list[AlertEvent] = []
+        self._act(action, self._book.clock, events)
+        return self._settle(events)
 
     def technical(self, code: str, on: bool, reason: str, tick: int) -> list[AlertEvent]:
         """A watchdog of the wall clock says that something began or ended, at `tick`."""
@@ -138,10 +141,12 @@ class BedAlarms:
         if row is None or row.kind != "technical":
             known = ", ".join(row.code for row in CONDITIONS.values() if row.kind == "technical")
             raise ProfileError(f"{code}: no technical alarm; known are {known}")
-        if on == (f"wall {code}" in self._life.alerts):
+        standing = self._life.alerts.get(f"wall {code}")
+        if on == (standing is not None):
             return []
-        onset = tick if on else self._life.alerts[f"wall {code}"].onset
-        return self._life.apply("wall", Decision("start" if on else "end", code, onset, tick, None, reason), self._book.profile)
+        onset = tick if standing is None else standing.onset
+        decision = Decision("start" if on else "end", code, onset, tick, None, reason)
+        return self._life.apply("wall", [decision], self._book.profile)
 
     def take_numerics(self) -> list[Numeric]:
         """The numerics since the last call, one for each second of sample time."""
@@ -150,10 +155,30 @@ class BedAlarms:
 
     def standing(self) -> list[AlertEvent]:
         """All alerts that are active or latched, as `continue` events: for who comes after a restart."""
-        return self._life.standing(self._book.clock)
+        return self._life.standing()
+
+    def close(self, tick: int, reason: str = "epoch over") -> list[AlertEvent]:
+        """The epoch is over at `tick`: every condition ends. A red that nobody has acknowledged stays
+        latched; the bed's next BedAlarms takes it over with `inherit`."""
+        self._judgements.tick = max(self._judgements.tick, tick)
+        events = self._settle(self._reach(tick + 1))
+        sides: tuple[tuple[Side, Book], ...] = (("detector", self._book), ("model", self._judgements.book))
+        for side, book in sides:
+            for code in list(book.active):
+                book.end(code, tick, reason)
+            self._tell(side, book, events)
+        for key in [key for key in self._life.alerts if key.startswith("wall ")]:
+            events += self.technical(key.removeprefix("wall "), False, reason, tick)
+        return events
+
+    def inherit(self, before: "BedAlarms") -> None:
+        """Take over latched alerts and pauses from the bed's epoch before, after its `close`."""
+        self._life.inherit(before._life)
+        self._plan()
 
     @property
     def profile(self) -> Profile:
+        """The limits as they are now."""
         return self._book.profile
 
     def state(self) -> dict[str, Any]:
@@ -161,44 +186,34 @@ class BedAlarms:
         return {
             "book": self._book.state(),
             "detectors": self._detectors.state(),
-            "model": self._model.state(),
-            "runs": self._runs.state(),
-            "rhythms": self._rhythms.state(),
+            "judgements": self._judgements.state(),
             "life": self._life.state(),
-            "log": [list(entry) for entry in self._log],
-            "pending": [list(item) for item in self._pending],
-            "beats": list(self._beats),
-            "tick": self._model_tick,
-            "model_knows": [self._model_inop, self._model_learning, self._model_vf],
             "actions": [[tick, msgspec.to_builtins(action)] for tick, action in self._actions],
+            "seen": list(self._seen),
+            "off": self._off,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave. Numerics that were not taken are not part of it."""
         self._book.restore(state["book"])
         self._detectors.restore(state["detectors"])
-        self._model.restore(state["model"])
-        self._runs.restore(state["runs"])
-        self._rhythms.restore(state["rhythms"])
+        self._judgements.restore(state["judgements"])
         self._life.restore(state["life"])
-        self._log = deque(tuple(entry) for entry in state["log"])
-        self._pending = [(ready, kind, at, tuple(what)) for ready, kind, at, what in state["pending"]]
-        self._beats = deque(state["beats"], maxlen=16)
-        self._model_tick = state["tick"]
-        self._model_inop, self._model_learning, self._model_vf = state["model_knows"]
         self._actions = [(tick, msgspec.convert(action, Action)) for tick, action in state["actions"]]
+        self._seen = deque(state["seen"], maxlen=ACTIONS_KEPT)
+        self._off = state["off"]
         self._numerics = []
         self._plan()
 
-    # ---- inside
+    # What follows is inside.
 
     def _reach(self, tick: int) -> list[AlertEvent]:
         """Go to `tick` on the detector's clock, through every timer and action that is due before it."""
         events: list[AlertEvent] = []
         while self._actions and self._actions[0][0] < tick:
             due, action = self._actions.pop(0)
-            self._run_to(due + 1, events)
-            events += self._act(action, due)
+            self._run_to(due, events)
+            self._act(action, due, events)
         self._run_to(tick, events)
         return events
 
@@ -220,127 +235,58 @@ class BedAlarms:
 
     def _tell(self, side: Side, book: Book, events: list[AlertEvent]) -> None:
         if book.out:
-            for decision in book.take():
-                events += self._life.apply(side, decision, book.profile)
+            events += self._life.apply(side, book.take(), book.profile)
 
     def _settle(self, events: list[AlertEvent]) -> list[AlertEvent]:
         """Take what the detectors decided, and let the model's side catch up."""
         self._tell("detector", self._book, events)
         if self._detectors.log:
-            self._log.extend(self._detectors.log)
+            self._judgements.learn(self._detectors.log)
             self._detectors.log = []
-            if len(self._log) > LOG_LIMIT:
-                self._model_tick = max(self._model_tick, self._log[len(self._log) - LOG_LIMIT][0])
-        self._catch_up(min(self._model_tick, self._book.clock - 1))
-        self._tell("model", self._model, events)
+        self._judgements.run(self._book.clock)
+        self._tell("model", self._judgements.book, events)
         self._plan()
         return events
 
     def _plan(self) -> None:
-        due = min(self._book.due, self._life.due, self._actions[0][0] if self._actions else NEVER)
-        waiting = min(self._pending[0][0] if self._pending else NEVER, self._model.due)
-        self.next_due = min(due, waiting if waiting <= self._model_tick else NEVER) + 1
+        actions = self._actions[0][0] if self._actions else NEVER
+        self.next_due = min(self._book.due, self._life.due, actions, self._judgements.waits_for()) + 1
 
-    def _catch_up(self, until: int) -> None:
-        """Merge the detector's log, judgements and the model's timers, in tick order, up to `until`."""
-        log, pending, book = self._log, self._pending, self._model
-        taken = 0
-        while True:
-            told = log[0][0] if log else NEVER
-            ready = pending[taken][0] if taken < len(pending) else NEVER
-            tick = min(told, ready, book.due)
-            if tick > until:
-                break
-            book.clock = max(book.clock, tick)
-            if told == tick:
-                _, what, a, b = log.popleft()
-                self._know(tick, what, a, b)
-            elif ready == tick:
-                self._judge(*pending[taken])
-                taken += 1
-            else:
-                book.run(tick + 1, lambda name, due: None)
-        del pending[:taken]
-
-    def _know(self, tick: int, what: str, a: Any, b: int) -> None:
-        """An entry of the detector's log."""
-        if what == "beat":
-            self._beats.append(a)
-        elif what == "vf":
-            self._model_vf = bool(a)
-        elif what == "learning":
-            self._model_learning = bool(a)
-        elif what == "inop":
-            self._model_inop = bool(a)
-            self._break(tick, b, ended=True)
-        elif what == "gap":
-            self._break(tick, a, ended=True)
-        elif what == "break":
-            self._break(tick, a, ended=False)
-        elif what == "profile":
-            self._model.profile = Profile(a)
-            for code in [code for code in self._model.active if not self._model.profile.enabled(code)]:
-                self._model.end(code, tick, "switched off")
-
-    def _break(self, tick: int, end: int, ended: bool) -> None:
-        self._runs.break_at = max(self._runs.break_at, end)
-        self._beats.clear()
-        if ended:
-            self._rhythms.reset()
-            self._model.end_all(tick, "inop")
-
-    def _judge(self, ready: int, kind: int, at: int, what: tuple[Any, ...]) -> None:
-        quiet = self._model_inop or self._model_learning
-        if kind == _BEAT:
-            label, confidence, form = what
-            runs = self._runs
-            runs.beat(at, ready, label, confidence, form, quiet, self._rhythms.rhythm == "SVT")
-            if runs.labels.endswith("NN") and runs.rrs[-1]:
-                self._rhythms.interval(runs.rrs[-1])
-            return
-        self._runs.count(ready)
-        if not self._model_inop:
-            rhythm, rhythms, shockable, quality = what
-            self._rhythms.window(at, ready, rhythm, rhythms, shockable, quality, self._rate(at), self._model_vf, quiet)
-
-    def _rate(self, at: int) -> float:
-        """Rate of the detector's beats in the 6 s up to `at`, as of the model's clock."""
-        beats = [beat for beat in self._beats if at - RATE_SPAN < beat <= at]
-        return PER_MINUTE * (len(beats) - 1) / (beats[-1] - beats[0]) if len(beats) > 3 else 0.0
-
-    def _act(self, action: Action, tick: int) -> list[AlertEvent]:
+    def _act(self, action: Action, tick: int, events: list[AlertEvent]) -> None:
         if action.kind != "limits":
-            return self._life.act(action, tick, self._book.profile)
+            events += self._life.act(action, tick, self._book.profile)
+            return
         self._book.profile = self._book.profile.with_changes(action.limits)
         self._detectors.log.append((tick, "profile", self._book.profile.changes, 0))
         self._detectors.profile_changed(tick)
-        self._some_off(tick)
-        return []
+        self._tell_off(tick)
+        self._tell("detector", self._book, events)
 
-    def _some_off(self, tick: int) -> None:
+    def _tell_off(self, tick: int) -> None:
+        """Some alarms are switched off, others than were: a technical alert names them."""
         codes = ", ".join(self._book.profile.switched_off())
+        if codes == self._off:
+            return
+        self._off = codes
         self._book.end("SOME_ALARMS_OFF", tick)
         if codes:
             self._book.trigger("SOME_ALARMS_OFF", tick, tick, None, {"codes": codes})
 
     def _numeric(self, tick: int) -> Numeric:
         """What the bed shows at `tick`: `0` in asystole, nothing while the signal cannot be read."""
-        detectors, runs = self._detectors, self._runs
+        detectors, runs, rhythms = self._detectors, self._judgements.runs, self._judgements.rhythms
         hr = None if detectors.inop or detectors.vf else detectors.heart.bpm(in_run=runs.run > 2)
-        if "ASYSTOLE" in self._book.active:
+        active = self._book.active.keys() | self._judgements.book.active.keys()
+        red = next((code for code in ("VFIB", "ASYSTOLE", "VTACH") if code in active), "")
+        if red == "ASYSTOLE":
             hr = 0.0
-        red = next((code for code in ("VFIB", "ASYSTOLE", "VTACH") if code in self._book.active or code in self._model.active), "")
         return Numeric(
             bed=self.bed,
             epoch=self.epoch,
-            at=Moment(round(tick * self.fs / TICK_HZ), self.fs),
+            at=Moment(sample_at(tick, self.fs), self.fs),
             hr=None if hr is None else round(hr, 1),
-            pvc_per_min=float(runs.per_minute(self._model.clock)) if runs.labels else None,
-            rhythm=red or self._rhythms.rhythm,
-            confidence=1.0 if red else self._rhythms.confidence,
+            pvc_per_min=float(runs.per_minute(self._judgements.book.clock)) if runs.labels else None,
+            rhythm=red or rhythms.rhythm,
+            confidence=1.0 if red else rhythms.confidence,
             quality=detectors.quality,
         )
-
-
-def _when(item: tuple[int, int, int, tuple[Any, ...]]) -> tuple[int, int, int]:
-    return item[:3]

@@ -27,19 +27,20 @@ class Decision(NamedTuple):
     at: int
     value: float | None = None
     reason: str = ""
-    evidence: dict[str, Any] = {}
+    evidence: dict[str, Any] | None = None
     supersedes: tuple[str, ...] = ()
 
 
 class Book:
     """Conditions and timers on one clock. `out` collects the decisions until they are taken."""
 
-    __slots__ = ("active", "clock", "due", "out", "profile", "timers")
+    __slots__ = ("active", "clock", "due", "onsets", "out", "profile", "timers")
 
     def __init__(self, profile: Profile, first_tick: int = 0) -> None:
         self.profile = profile
         self.clock = first_tick
         self.active: dict[str, list[Any]] = {}  # code: [onset, worst value]
+        self.onsets: dict[str, int] = {}  # code: its newest onset, since no two episodes may share one
         self.timers: dict[str, int] = {}
         self.due = NEVER
         self.out: list[Decision] = []
@@ -89,12 +90,14 @@ class Book:
             self.arm("end " + code, at + round(hold_s * TICK_HZ))
         if standing is not None:
             standing[1] = value
-            self.out.append(Decision("update", code, standing[0], at, value, "again", evidence or {}))
+            self.out.append(Decision("update", code, standing[0], at, value, "again", evidence))
             return True
         replaced = tuple(other for other in supersedes if other in self.active)
+        onset = onset if onset > self.onsets.get(code, -1) else at
+        self.onsets[code] = onset
         self.active[code] = [onset, value]
         self.arm("continue " + code, at + CONTINUE_TICKS)
-        self.out.append(Decision("start", code, onset, at, value, "", evidence or {}, replaced))
+        self.out.append(Decision("start", code, onset, at, value, "", evidence, replaced))
         for other in replaced:
             self.end(other, at, f"superseded by {code}")
         return True
@@ -120,6 +123,11 @@ class Book:
             if code not in keep and CONDITIONS[code].kind != "technical":
                 self.end(code, at, reason)
 
+    def end_switched_off(self, at: int) -> None:
+        """The profile has changed: what is switched off now ends."""
+        for code in [code for code in self.active if not self.profile.enabled(code)]:
+            self.end(code, at, "switched off")
+
     def take(self) -> list[Decision]:
         taken, self.out = self.out, []
         return taken
@@ -128,6 +136,7 @@ class Book:
         return {
             "clock": self.clock,
             "active": {code: list(standing) for code, standing in self.active.items()},
+            "onsets": dict(self.onsets),
             "timers": dict(self.timers),
             "changes": self.profile.changes,
             "out": [list(decision) for decision in self.out],
@@ -136,7 +145,8 @@ class Book:
     def restore(self, state: dict[str, Any]) -> None:
         self.clock = state["clock"]
         self.active = {code: list(standing) for code, standing in state["active"].items()}
+        self.onsets = dict(state["onsets"])
         self.timers = dict(state["timers"])
         self.due = min(self.timers.values(), default=NEVER)
         self.profile = Profile(state["changes"])
-        self.out = [Decision(*entry[:-1], supersedes=tuple(entry[-1])) for entry in state["out"]]
+        self.out = [Decision._make([*entry[:7], tuple(entry[7])]) for entry in state["out"]]

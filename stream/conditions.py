@@ -66,11 +66,6 @@ class Condition:
     limits: Mapping[str, Limit] = field(default_factory=dict)
 
 
-_RATE = "bpm"
-_EVENT_HOLD_S = 5.0
-_RHYTHM_HOLD_S = 10.0
-
-
 def _mdc(number: int, name: str) -> str:
     return f"{number}^MDC_EVT_{name}^MDC"
 
@@ -80,83 +75,95 @@ def _pending(name: str) -> str:
     return f"0^MDCX_EVT_{name}^MDC"
 
 
-def _red(code: str, words: str, mdc: str, chain: str, rank: int, unit: str, limits: dict[str, Limit]) -> Condition:
+def _red(code: str, words: str, mdc: str, place: str, unit: str, limits: dict[str, Limit]) -> Condition:
+    chain, rank = place[:2], int(place[3:])
     return Condition(code, words, mdc, "high", chain, rank, latching=True, can_be_off=False, unit=unit, limits=limits)
 
 
-def _tech(code: str, words: str, mdc: str, rank: int, *, limits: dict[str, Limit] | None = None, hold_s: float = 0.0) -> Condition:
+def _yellow(code: str, words: str, mdc: str, place: str, level: int = 0, **more: Any) -> Condition:
+    return Condition(code, words, mdc, "medium", place[:2], int(place[3:]), level=level, **more)
+
+
+def _short(code: str, words: str, mdc: str, place: str, level: int = 0, **more: Any) -> Condition:
+    return Condition(code, words, mdc, "low", place[:2], int(place[3:]), level=level, **more)
+
+
+def _tech(rank: int, code: str, words: str, mdc: str, hold_s: float = 0, **limits: Limit) -> Condition:
+    may: tuple[Priority, ...] = ("medium", "low")
     return Condition(
-        code, words, mdc, "low", "T", rank, "technical", can_be_off=False, hold_s=hold_s, priorities=("medium", "low"), limits=limits or {}
+        code, words, mdc, "low", "T", rank, "technical", can_be_off=False, hold_s=hold_s, priorities=may, limits=limits
     )
 
 
-_PROBABILITY = Limit(0.7, 0.3, 1.0)
-_WINDOWS = Limit(2, 1, 10)
+_BPM = "bpm"
+_EVENT_S, _RHYTHM_S = 5.0, 10.0  # how long an event, and a pattern of beats, stays up
+_SEEN = {"probability": Limit(0.7, 0.3, 1), "windows": Limit(2, 1, 10)}  # as the rhythm experts see it
+_RATE = {"hysteresis": Limit(3, 0, 10, _BPM), "hold_s": Limit(5, 0, 60, "s")}
+_LOWER: dict[str, Any] = {"priorities": ("medium", "low")}
 
+# fmt: off
 TABLE: tuple[Condition, ...] = (
-    _red("VFIB", "VENT FIB", _pending("ECG_V_FIB"), "R1", 0, "",
-         {"time_s": Limit(4, 2, 10, "s"), "probability": _PROBABILITY, "windows": _WINDOWS}),
-    _red("ASYSTOLE", "ASYSTOLE", _mdc(199684, "ECG_ASYSTOLE"), "R1", 1, "s", {"time_s": Limit(4, 2.5, 10, "s")}),
-    _red("VTACH", "VTACH", _mdc(199832, "ECG_V_TACHY"), "R2", 0, _RATE,
-         {"run": Limit(5, 3, 99), "rate": Limit(100, 20, 300, _RATE), "hold_s": Limit(5, 1, 60, "s"),
-          "probability": _PROBABILITY, "windows": _WINDOWS}),
-    _red("X_TACHY", "xTACHY", _mdc(199730, "ECG_TACHY_EXTREME"), "R3", 0, _RATE,
-         {"delta": Limit(20, 0, 50, _RATE), "clamp": Limit(200, 120, 300, _RATE)}),
-    _red("X_BRADY", "xBRADY", _mdc(199694, "ECG_BRADY_EXTREME"), "R3", 1, _RATE,
-         {"delta": Limit(20, 0, 50, _RATE), "clamp": Limit(40, 15, 100, _RATE)}),
+    _red("VFIB", "VENT FIB", _pending("ECG_V_FIB"), "R1.0", "", {"time_s": Limit(4, 2, 10, "s"), **_SEEN}),
+    _red("ASYSTOLE", "ASYSTOLE", _mdc(199684, "ECG_ASYSTOLE"), "R1.1", "s", {"time_s": Limit(4, 2.5, 10, "s")}),
+    _red("VTACH", "VTACH", _mdc(199832, "ECG_V_TACHY"), "R2.0", _BPM,
+         {"run": Limit(5, 3, 99), "rate": Limit(100, 20, 300, _BPM), "hold_s": Limit(5, 1, 60, "s"), **_SEEN}),
+    _red("X_TACHY", "xTACHY", _mdc(199730, "ECG_TACHY_EXTREME"), "R3.0", _BPM,
+         {"delta": Limit(20, 0, 50, _BPM), "clamp": Limit(200, 120, 300, _BPM)}),
+    _red("X_BRADY", "xBRADY", _mdc(199694, "ECG_BRADY_EXTREME"), "R3.1", _BPM,
+         {"delta": Limit(20, 0, 50, _BPM), "clamp": Limit(40, 15, 100, _BPM)}),
     # The two that need a pace channel: the ids are kept, nothing here can raise them.
-    Condition("PACER_NOT_CAPTURE", "PACER NOT CAPT", _mdc(199710, "ECG_PACING_NON_CAPT"), "medium", "Y0", 0, on=False),
-    Condition("PACER_NOT_PACING", "PACER NOT PACE", _mdc(199790, "ECG_PACER_NOT_PACING"), "medium", "Y0", 1, on=False),
-    Condition("PAUSE", "PAUSE", _mdc(199716, "ECG_PAUSE"), "medium", "Y1", 0, level=1, hold_s=_EVENT_HOLD_S, unit="s",
-              limits={"time_s": Limit(2, 1.5, 5, "s")}),
-    Condition("MISSED_BEAT", "MISSED BEAT", _mdc(199686, "ECG_BEAT_MISSED"), "medium", "Y1", 1, level=2, refractory=True,
-              hold_s=_EVENT_HOLD_S, unit="s", limits={"ratio": Limit(1.75, 1.5, 3)}),
-    Condition("NSVT", "NON-SUSTAIN VT", _mdc(199834, "ECG_V_TACHY_NON_SUST"), "medium", "Y2", 0, level=1,
-              hold_s=_EVENT_HOLD_S, unit=_RATE),
-    Condition("VENT_BRADY", "VENT BRADY", _pending("ECG_V_BRADY"), "medium", "Y2", 1, level=1, hold_s=_EVENT_HOLD_S, on=False,
-              priorities=("high", "medium"), unit=_RATE, limits={"run": Limit(5, 3, 99), "rate": Limit(40, 15, 60, _RATE)}),
-    Condition("VENT_RHYTHM", "VENT RHYTHM", _mdc(199828, "ECG_V_RHY"), "medium", "Y2", 2, level=1, hold_s=_EVENT_HOLD_S, unit=_RATE,
-              limits={"run": Limit(14, 3, 99)}),
-    Condition("RUN_PVC", "RUN PVCs", _mdc(199820, "ECG_V_P_C_RUN"), "medium", "Y2", 3, level=1, hold_s=_EVENT_HOLD_S, unit=_RATE),
-    Condition("PAIR_PVC", "PAIR PVCs", _mdc(199818, "ECG_V_P_C_PAIR"), "medium", "Y2", 4, level=1, refractory=True, hold_s=_EVENT_HOLD_S,
-              priorities=("medium", "low"), unit="ms", limits={"coupling_ms": Limit(600, 200, 1200, "ms")}),
-    Condition("R_ON_T", "R-ON-T PVCs", _mdc(199814, "ECG_V_P_C_RonT"), "medium", "Y2", 5, level=2, refractory=True, hold_s=_EVENT_HOLD_S,
-              priorities=("medium", "low"), unit="ms", limits={"ratio": Limit(1 / 3, 0.2, 0.6)}),
-    Condition("BIGEMINY", "VENT BIGEMINY", _mdc(199690, "ECG_BIGEM"), "low", "Y2", 6, level=2, hold_s=_RHYTHM_HOLD_S,
-              limits={"cycles": Limit(3, 2, 10)}),
-    Condition("TRIGEMINY", "VENT TRIGEMINY", _mdc(199844, "ECG_V_TRIGEM"), "low", "Y2", 7, level=2, hold_s=_RHYTHM_HOLD_S,
-              limits={"cycles": Limit(3, 2, 10)}),
-    Condition("MULTIFORM_PVC", "MULTIFORM PVCs", _mdc(199816, "ECG_V_P_C_MULTIFORM"), "low", "Y2", 8, level=2, refractory=True,
-              hold_s=_RHYTHM_HOLD_S, limits={"beats": Limit(15, 3, 31)}),
-    Condition("PVC_RATE", "PVCs/min", _mdc(199860, "ECG_V_P_C_RATE"), "low", "Y2", 9, level=2, unit="/min",
-              limits={"limit": Limit(10, 1, 99, "/min")}),
-    Condition("SVT", "SVT", _mdc(199800, "ECG_SV_TACHY"), "medium", "Y3", 0, level=1, hold_s=_EVENT_HOLD_S, unit=_RATE,
-              limits={"run": Limit(5, 3, 99), "rate": Limit(180, 100, 300, _RATE)}),
-    Condition("HR_HIGH", "HR", _mdc(196648, "HI"), "medium", "Y3", 1, unit=_RATE,
-              limits={"limit": Limit(120, 60, 300, _RATE), "hysteresis": Limit(3, 0, 10, _RATE), "hold_s": Limit(5, 0, 60, "s")}),
-    Condition("HR_LOW", "HR", _mdc(196670, "LO"), "medium", "Y3", 2, unit=_RATE,
-              limits={"limit": Limit(50, 15, 110, _RATE), "hysteresis": Limit(3, 0, 10, _RATE), "hold_s": Limit(5, 0, 60, "s")}),
-    Condition("AFIB", "AFIB", _mdc(199736, "ECG_ATR_FIB"), "medium", "Y4", 0, level=2, priorities=("medium", "low"),
-              limits={"time_s": Limit(60, 10, 300, "s"), "probability": Limit(0.5, 0.3, 1.0)}),
-    Condition("IRREGULAR_HR", "IRREGULAR HR", _mdc(199766, "ECG_CARD_BEAT_RATE_IRREG"), "low", "Y4", 1, level=2,
-              limits={"time_s": Limit(60, 10, 300, "s"), "irregularity": Limit(0.12, 0.03, 0.5)}),
-    Condition("END_AFIB", "END AFIB", _pending("ECG_ATR_FIB_END"), "low", "Y4", 2, "advisory", hold_s=_EVENT_HOLD_S,
-              limits={"delay_s": Limit(120, 0, 1800, "s")}),
-    Condition("END_IRREGULAR", "END IRREGULAR HR", _pending("ECG_CARD_BEAT_RATE_IRREG_END"), "low", "Y4", 3, "advisory",
-              hold_s=_EVENT_HOLD_S, limits={"delay_s": Limit(120, 0, 1800, "s")}),
-    _tech("SIGNAL_LOST", "SIGNAL LOST", _pending("SIGNAL_LOST"), 0, hold_s=_EVENT_HOLD_S),
-    _tech("LEADS_OFF", "ECG LEADS OFF", _mdc(196882, "LEADS_OFF"), 1),
-    _tech("CANNOT_ANALYZE", "CANNOT ANALYZE ECG", _mdc(196992, "SIG_UNANALYZEABLE"), 2, limits={"time_s": Limit(30, 10, 120, "s")}),
-    _tech("NOISY_ECG", "NOISY ECG", _mdc(196682, "NOISY"), 3),
-    _tech("LEAD_OFF", "LEAD OFF", _mdc(196876, "LEAD_DISCONN"), 4),
-    _tech("MODEL_STALLED", "MODEL STALLED", _pending("MODEL_STALLED"), 5),
-    _tech("STREAM_LATE", "STREAM LATE", _pending("STREAM_LATE"), 6),
-    _tech("CLOCK_UNSYNC", "CLOCK UNSYNC", _pending("CLOCK_UNSYNC"), 7),
-    _tech("BUS_DOWN", "BUS UNREACHABLE", _pending("BUS_DOWN"), 8),
-    _tech("ALARMS_OFF", "ECG ALARMS OFF", "202790^MDC_EVT_STAT_ECG_AL_ALL_OFF^MDC", 9),
-    _tech("SOME_ALARMS_OFF", "SOME ECG ALARMS OFF", "202792^MDC_EVT_STAT_ECG_AL_SOME_OFF^MDC", 10),
-    _tech("LEARNING", "LEARNING ECG", _mdc(202832, "STAT_LEARN"), 11),
-)  # fmt: skip
+    _yellow("PACER_NOT_CAPTURE", "PACER NOT CAPT", _mdc(199710, "ECG_PACING_NON_CAPT"), "Y0.0", on=False),
+    _yellow("PACER_NOT_PACING", "PACER NOT PACE", _mdc(199790, "ECG_PACER_NOT_PACING"), "Y0.1", on=False),
+    _yellow("PAUSE", "PAUSE", _mdc(199716, "ECG_PAUSE"), "Y1.0", 1, hold_s=_EVENT_S, unit="s",
+            limits={"time_s": Limit(2, 1.5, 5, "s")}),
+    _yellow("MISSED_BEAT", "MISSED BEAT", _mdc(199686, "ECG_BEAT_MISSED"), "Y1.1", 2, hold_s=_EVENT_S, unit="s",
+            refractory=True, limits={"ratio": Limit(1.75, 1.5, 3)}),
+    _yellow("NSVT", "NON-SUSTAIN VT", _mdc(199834, "ECG_V_TACHY_NON_SUST"), "Y2.0", 1, hold_s=_EVENT_S, unit=_BPM),
+    _yellow("VENT_BRADY", "VENT BRADY", _pending("ECG_V_BRADY"), "Y2.1", 1, hold_s=_EVENT_S, unit=_BPM, on=False,
+            priorities=("high", "medium"), limits={"run": Limit(5, 3, 99), "rate": Limit(40, 15, 60, _BPM)}),
+    _yellow("VENT_RHYTHM", "VENT RHYTHM", _mdc(199828, "ECG_V_RHY"), "Y2.2", 1, hold_s=_EVENT_S, unit=_BPM,
+            limits={"run": Limit(14, 3, 99)}),
+    _yellow("RUN_PVC", "RUN PVCs", _mdc(199820, "ECG_V_P_C_RUN"), "Y2.3", 1, hold_s=_EVENT_S, unit=_BPM),
+    _yellow("PAIR_PVC", "PAIR PVCs", _mdc(199818, "ECG_V_P_C_PAIR"), "Y2.4", 1, hold_s=_EVENT_S, unit="ms",
+            refractory=True, limits={"coupling_ms": Limit(600, 200, 1200, "ms")}, **_LOWER),
+    _yellow("R_ON_T", "R-ON-T PVCs", _mdc(199814, "ECG_V_P_C_RonT"), "Y2.5", 2, hold_s=_EVENT_S, unit="ms",
+            refractory=True, limits={"ratio": Limit(1 / 3, 0.2, 0.6)}, **_LOWER),
+    _short("BIGEMINY", "VENT BIGEMINY", _mdc(199690, "ECG_BIGEM"), "Y2.6", 2, hold_s=_RHYTHM_S,
+           limits={"cycles": Limit(3, 2, 10)}),
+    _short("TRIGEMINY", "VENT TRIGEMINY", _mdc(199844, "ECG_V_TRIGEM"), "Y2.7", 2, hold_s=_RHYTHM_S,
+           limits={"cycles": Limit(3, 2, 10)}),
+    _short("MULTIFORM_PVC", "MULTIFORM PVCs", _mdc(199816, "ECG_V_P_C_MULTIFORM"), "Y2.8", 2, hold_s=_RHYTHM_S,
+           refractory=True, limits={"beats": Limit(15, 3, 31)}),
+    _short("PVC_RATE", "PVCs/min", _mdc(199860, "ECG_V_P_C_RATE"), "Y2.9", 2, unit="/min",
+           limits={"limit": Limit(10, 1, 99, "/min")}),
+    _yellow("SVT", "SVT", _mdc(199800, "ECG_SV_TACHY"), "Y3.0", 1, hold_s=_EVENT_S, unit=_BPM,
+            limits={"run": Limit(5, 3, 99), "rate": Limit(180, 100, 300, _BPM)}),
+    _yellow("HR_HIGH", "HR", _mdc(196648, "HI"), "Y3.1", unit=_BPM,
+            limits={"limit": Limit(120, 60, 300, _BPM), **_RATE}),
+    _yellow("HR_LOW", "HR", _mdc(196670, "LO"), "Y3.2", unit=_BPM,
+            limits={"limit": Limit(50, 15, 110, _BPM), **_RATE}),
+    _yellow("AFIB", "AFIB", _mdc(199736, "ECG_ATR_FIB"), "Y4.0", 2,
+            limits={"time_s": Limit(60, 10, 300, "s"), "probability": Limit(0.5, 0.3, 1)}, **_LOWER),
+    _short("IRREGULAR_HR", "IRREGULAR HR", _mdc(199766, "ECG_CARD_BEAT_RATE_IRREG"), "Y4.1", 2,
+           limits={"time_s": Limit(60, 10, 300, "s"), "irregularity": Limit(0.12, 0.03, 0.5)}),
+    _short("END_AFIB", "END AFIB", _pending("ECG_ATR_FIB_END"), "Y4.2", kind="advisory", hold_s=_EVENT_S,
+           limits={"delay_s": Limit(120, 0, 1800, "s")}),
+    _short("END_IRREGULAR", "END IRREGULAR HR", _pending("ECG_CARD_BEAT_RATE_IRREG_END"), "Y4.3", kind="advisory",
+           hold_s=_EVENT_S, limits={"delay_s": Limit(120, 0, 1800, "s")}),
+    _tech(0, "SIGNAL_LOST", "SIGNAL LOST", _pending("SIGNAL_LOST"), _EVENT_S),
+    _tech(1, "LEADS_OFF", "ECG LEADS OFF", _mdc(196882, "LEADS_OFF")),
+    _tech(2, "CANNOT_ANALYZE", "CANNOT ANALYZE ECG", _mdc(196992, "SIG_UNANALYZEABLE"), time_s=Limit(30, 10, 120, "s")),
+    _tech(3, "NOISY_ECG", "NOISY ECG", _mdc(196682, "NOISY")),
+    _tech(4, "LEAD_OFF", "LEAD OFF", _mdc(196876, "LEAD_DISCONN")),
+    _tech(5, "MODEL_STALLED", "MODEL STALLED", _pending("MODEL_STALLED")),
+    _tech(6, "STREAM_LATE", "STREAM LATE", _pending("STREAM_LATE")),
+    _tech(7, "CLOCK_UNSYNC", "CLOCK UNSYNC", _pending("CLOCK_UNSYNC")),
+    _tech(8, "BUS_DOWN", "BUS UNREACHABLE", _pending("BUS_DOWN")),
+    _tech(9, "ALARMS_OFF", "ECG ALARMS OFF", _mdc(202790, "STAT_ECG_AL_ALL_OFF")),
+    _tech(10, "SOME_ALARMS_OFF", "SOME ECG ALARMS OFF", _mdc(202792, "STAT_ECG_AL_SOME_OFF")),
+    _tech(11, "LEARNING", "LEARNING ECG", _mdc(202832, "STAT_LEARN")),
+)
+# fmt: on
 
 CONDITIONS: dict[str, Condition] = {row.code: row for row in TABLE}
 
@@ -189,20 +196,25 @@ class Profile:
     def __init__(self, changes: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.changes: dict[str, dict[str, Any]] = {}
         self._limits = {row.code: {name: limit.default for name, limit in row.limits.items()} for row in TABLE}
-        self._limits.update({group: {name: limit.default for name, limit in limits.items()} for group, limits in GENERAL.items()})
+        self._limits.update(
+            {group: {name: limit.default for name, limit in limits.items()} for group, limits in GENERAL.items()}
+        )
         self._enabled = {row.code: row.on for row in TABLE}
         self._priority: dict[str, Priority] = {row.code: row.priority for row in TABLE}
         for code, settings in (changes or {}).items():
             self._change(code, settings)
         high, low = self._limits["HR_HIGH"]["limit"], self._limits["HR_LOW"]["limit"]
         if low >= high:
-            raise ProfileError(f"HR_LOW.limit: {low:g} is not below HR_HIGH.limit {high:g}; lower the one or raise the other")
+            raise ProfileError(
+                f"HR_LOW.limit: {low:g} is not below HR_HIGH.limit {high:g}; lower the one or raise the other"
+            )
         tachy, brady = self._limits["X_TACHY"], self._limits["X_BRADY"]
         self.extreme_high = min(high + tachy["delta"], tachy["clamp"])
         self.extreme_low = max(low - brady["delta"], brady["clamp"])
         if self.extreme_low >= self.extreme_high:
             raise ProfileError(
-                f"X_BRADY.clamp: {brady['clamp']:g} makes xBRADY {self.extreme_low:g}, not below xTACHY {self.extreme_high:g}; set it lower"
+                f"X_BRADY.clamp: {brady['clamp']:g} makes xBRADY {self.extreme_low:g}, "
+                f"not below xTACHY {self.extreme_high:g}; set it lower"
             )
 
     def with_changes(self, changes: Mapping[str, Mapping[str, Any]]) -> "Profile":
@@ -244,7 +256,7 @@ class Profile:
             elif row and name == "priority":
                 self._priority[code] = _checked_priority(row, value)
             elif name in limits:
-                self._limits[code][name] = value = _checked_number(code, name, value, limits[name])
+                self._limits[code][name] = _checked_number(code, name, value, limits[name])
             else:
                 known = [*limits, *(("enabled",) if row else ()), *(("priority",) if row and row.priorities else ())]
                 raise ProfileError(f"{code}.{name}: no such setting; known are {', '.join(known)}")
@@ -255,9 +267,13 @@ def _checked_switch(row: Condition, value: object) -> bool:
     if not isinstance(value, bool):
         raise ProfileError(f"{row.code}.enabled: {value!r} is neither true nor false")
     if not value and not row.can_be_off:
-        raise ProfileError(f"{row.code}.enabled: false is refused, this alarm cannot be switched off alone; pause all alarms instead")
+        raise ProfileError(
+            f"{row.code}.enabled: false is refused, this alarm cannot be switched off alone; pause all alarms instead"
+        )
     if value and row.code.startswith("PACER"):
-        raise ProfileError(f"{row.code}.enabled: true is refused, it needs a pace channel, which is not read; leave it off")
+        raise ProfileError(
+            f"{row.code}.enabled: true is refused, it needs a pace channel, which is not read; leave it off"
+        )
     return value
 
 
@@ -270,7 +286,12 @@ def _checked_priority(row: Condition, value: object) -> Priority:
 
 
 def _checked_number(code: str, name: str, value: object, limit: Limit) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not limit.low <= value <= limit.high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or not limit.low <= value <= limit.high
+    ):
         unit = f" {limit.unit}" if limit.unit else ""
         raise ProfileError(f"{code}.{name}: {value!r} is refused; it may be {limit.low:g} to {limit.high:g}{unit}")
     return float(value)

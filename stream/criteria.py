@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from stream.book import Book
-from stream.conditions import TICK_HZ
-from stream.numerics import HeartRate
+from stream.conditions import CONDITIONS, TICK_HZ
+from stream.numerics import HeartRate, RateLimits
 
 WATERMARK = 62
 """Ticks until the detector has surely told of a beat (its DELAY)."""
@@ -42,13 +42,14 @@ class Detectors:
         "learnt",
         "log",
         "noisy_since",
+        "pausing",
         "quality",
         "rate_high",
         "rate_low",
         "valid_since",
         "vf",
         "vf_onset",
-    )  # fmt: skip
+    )
 
     def __init__(self, book: Book, first_tick: int = 0) -> None:
         self.book = book
@@ -67,8 +68,9 @@ class Detectors:
         self.quality: tuple[float, ...] = ()
         self.vf, self.vf_onset = False, 0
         self.arrest_beats = 0
-        self.rate_high = Ladder(book, "HR_HIGH", "X_TACHY", 1)
-        self.rate_low = Ladder(book, "HR_LOW", "X_BRADY", -1)
+        self.pausing = -1  # the beat after which a pause was raised by its timer
+        self.rate_high = RateLimits(book, "HR_HIGH", "X_TACHY", 1)
+        self.rate_low = RateLimits(book, "HR_LOW", "X_BRADY", -1)
         self._learn(first_tick, first_tick)
 
     def beat(self, at: int, decided: int) -> None:
@@ -86,9 +88,11 @@ class Detectors:
             self.learnt += 1
             if self.learnt >= LEARNING_BEATS:
                 self._learnt(decided)
-        if rr:
-            if not self.learning and rr >= self._ticks("PAUSE"):
-                self.book.trigger("PAUSE", at - rr, decided, rr / TICK_HZ)
+        if not rr:
+            return
+        if not self.learning and rr >= self._ticks("PAUSE"):
+            self._paused(at, rr, decided)
+        if rr < self._ticks("ASYSTOLE"):
             self.heart.add(rr)
             self._rate(at, decided)
 
@@ -160,13 +164,14 @@ class Detectors:
             self.heart.clear()
             self.rate_high.end(tick, "asystole")
             self.rate_low.end(tick, "asystole")
-            self.book.trigger("ASYSTOLE", self.base, tick, self._t("ASYSTOLE"), {"path": "detector"}, ("PAUSE",))
+            self.book.trigger("ASYSTOLE", self.base, tick, self._t("ASYSTOLE"), self._evidence(), ("PAUSE",))
         elif name == "pause":
-            self.book.trigger("PAUSE", self.last, tick, self._t("PAUSE"), {"path": "detector"})
+            self.pausing = self.last
+            self.book.trigger("PAUSE", self.last, tick, self._t("PAUSE"), self._evidence())
             self.book.disarm("end PAUSE")  # stays until a beat ends it
         elif name == "vf":
             if not self.inop:
-                self.book.trigger("VFIB", self.vf_onset, tick, None, {"path": "index"}, ("ASYSTOLE", "PAUSE"))
+                self.book.trigger("VFIB", self.vf_onset, tick, None, self._evidence("index"), ("ASYSTOLE", "PAUSE"))
         elif name == "learnt":
             self._learnt(tick)
         elif name == "unreadable":
@@ -178,8 +183,10 @@ class Detectors:
 
     def profile_changed(self, at: int) -> None:
         """The book has another profile: end what is switched off, time and rate by the new limits."""
-        for code in [code for code in self.book.active if not self.book.profile.enabled(code)]:
-            self.book.end(code, at, "switched off")
+        self.book.end_switched_off(at)
+        for ladder in (self.rate_high, self.rate_low):
+            if ladder.level == 1 and ladder.plain not in self.book.active:
+                ladder.end(at, "switched off")
         if not self.inop and not self.vf and "ASYSTOLE" not in self.book.active:
             self._time_silence()
 
@@ -209,13 +216,24 @@ class Detectors:
         """Restart the clocks of asystole and pause from where the silence began."""
         if "ASYSTOLE" not in self.book.active:
             self.book.arm("asystole", max(self.base + self._ticks("ASYSTOLE") + WATERMARK, self.book.clock))
-        if self.last >= 0 and self.last == self.base and not self.learning and "PAUSE" not in self.book.active:
+        if self.last >= 0 and self.last == self.base and not self.learning:
             self.book.arm("pause", max(self.last + self._ticks("PAUSE") + WATERMARK, self.book.clock))
         else:
             self.book.disarm("pause")
 
     def _time_vf(self, decided: int) -> None:
         self.book.arm("vf", max(self.vf_onset + self._ticks("VFIB"), decided))
+
+    def _evidence(self, path: str = "detector") -> dict[str, Any]:
+        return {"path": path, "quality": round(max(self.quality), 3)} if self.quality else {"path": path}
+
+    def _paused(self, at: int, rr: int, decided: int) -> None:
+        """A beat ends a pause: one that its timer has raised, or one too short for the timer."""
+        if self.pausing == at - rr and "PAUSE" in self.book.active:
+            self.book.worse("PAUSE", rr / TICK_HZ)
+            self.book.arm("end PAUSE", decided + round(CONDITIONS["PAUSE"].hold_s * TICK_HZ))
+        else:
+            self.book.trigger("PAUSE", at - rr, decided, rr / TICK_HZ, self._evidence())
 
     def _beat_in_asystole(self, at: int, rr: int, decided: int) -> None:
         """Two beats within T end it: a lone one may be an artefact, or the heart stopping again."""
@@ -251,6 +269,7 @@ class Detectors:
             self.book.disarm(name)
         keep = ("VFIB",) if reason == "noisy" else ()  # noise is no end of a VF that went out
         self.book.end_all(at, "inop", keep)
+        self.rate_high.level = self.rate_low.level = 0
         self.heart.clear()
         if not keep:
             self.vf = False
@@ -301,74 +320,20 @@ class Detectors:
             self.book.trigger("LEAD_OFF", at - TICK_HZ, at, None, {"leads": names})
 
 
-_KEPT = ("arrest_beats", "bad", "base", "good", "inop", "last", "leads", "learnt", "learning", "noisy_since", "quality",
-         "valid_since", "vf", "vf_onset")  # fmt: skip
-
-
-class Ladder:
-    """A rate limit and the extreme one behind it, as one episode with hysteresis.
-
-    Up at once, down only after the rate has kept inside by `hysteresis` for `hold_s`. Passing the
-    extreme limit starts the extreme alarm, which supersedes the other."""
-
-    __slots__ = ("book", "bpm", "extreme", "level", "onset", "plain", "sign", "x_limit")
-
-    def __init__(self, book: Book, plain: str, extreme: str, sign: int) -> None:
-        self.book, self.plain, self.extreme, self.sign = book, plain, extreme, sign
-        self.level = 0
-        self.bpm = 0.0
-        self.onset = 0
-        self.x_limit = 0.0
-
-    def see(self, bpm: float, limit: float, x_limit: float, at: int, decided: int) -> None:
-        self.bpm, self.onset, self.x_limit = bpm, at, x_limit
-        up, kept = self._level(bpm, limit, x_limit, 0), self._level(bpm, limit, x_limit, self._setting("hysteresis"))
-        calm = "calm " + self.plain
-        if up > self.level:
-            self._go(up, at, decided)
-            self.book.disarm(calm)
-        elif kept < self.level:
-            if calm not in self.book.timers:
-                self.book.arm(calm, decided + round(self._setting("hold_s") * TICK_HZ))
-        else:
-            self.book.disarm(calm)
-            if self.level:
-                self._keep_worst()
-
-    def calm(self, tick: int) -> None:
-        """The rate has kept inside for the hold time: go down to what it supports now."""
-        limit = self.book.profile.limit(self.plain, "limit")
-        self._go(self._level(self.bpm, limit, self.x_limit, self._setting("hysteresis")), self.onset, tick)
-
-    def end(self, tick: int, reason: str) -> None:
-        self.level = 0
-        self.book.disarm("calm " + self.plain)
-        self.book.end(self.plain, tick, reason)
-        self.book.end(self.extreme, tick, reason)
-
-    def _setting(self, name: str) -> float:
-        return self.book.profile.limit(self.plain, name)
-
-    def _level(self, bpm: float, limit: float, x_limit: float, slack: float) -> int:
-        value, sign = self.sign * bpm, self.sign
-        if value >= sign * x_limit - (slack if self.level == 2 else 0):
-            return 2
-        beyond = value > sign * limit - (slack if self.level else 0)
-        return int(beyond and sign * limit < sign * x_limit and self.book.profile.enabled(self.plain))
-
-    def _go(self, level: int, at: int, tick: int) -> None:
-        self.level = level
-        evidence = {"path": "detector"}
-        if level == 2:
-            self.book.trigger(self.extreme, at, tick, self.bpm, evidence, (self.plain,))
-        else:
-            self.book.end(self.extreme, tick)
-            if level and self.plain not in self.book.active:
-                self.book.trigger(self.plain, at, tick, self.bpm, evidence)
-            elif not level:
-                self.book.end(self.plain, tick)
-
-    def _keep_worst(self) -> None:
-        code = self.extreme if self.level == 2 else self.plain
-        if code in self.book.active:
-            self.book.worse(code, self.bpm, self.sign)
+_KEPT = (
+    "arrest_beats",
+    "bad",
+    "base",
+    "good",
+    "inop",
+    "last",
+    "leads",
+    "learnt",
+    "learning",
+    "noisy_since",
+    "pausing",
+    "quality",
+    "valid_since",
+    "vf",
+    "vf_onset",
+)

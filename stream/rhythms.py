@@ -29,7 +29,10 @@ class Rhythms:
     def reset(self) -> None:
         """The signal is broken: evidence starts anew."""
         self.rhythm, self.confidence = "", 0.0
-        self.lasting: dict[str, list[int]] = {"AFIB": [0, 0, 0], "IRREGULAR_HR": [0, 0, 0]}  # for, against (ticks), onset
+        self.lasting: dict[str, list[int]] = {
+            "AFIB": [0, 0, 0],
+            "IRREGULAR_HR": [0, 0, 0],
+        }  # for, against (ticks), onset
         self.streaks: dict[str, list[int]] = {"VT": [0, 0], "VF": [0, 0]}  # windows in a row, onset
         self.nn: list[int] = []
 
@@ -45,8 +48,18 @@ class Rhythms:
         changes = sorted(abs(b - a) for a, b in zip(self.nn, self.nn[1:], strict=False))
         return changes[len(changes) // 2] / sorted(self.nn)[len(self.nn) // 2]
 
-    def window(self, at: int, ready: int, rhythm: str, rhythms: Mapping[str, float], shockable: float, quality: float,
-               rate: float, vf_by_index: bool, quiet: bool) -> None:  # fmt: skip
+    def window(
+        self,
+        at: int,
+        ready: int,
+        rhythm: str,
+        rhythms: Mapping[str, float],
+        shockable: float,
+        quality: float,
+        rate: float,
+        vf_by_index: bool,
+        quiet: bool,
+    ) -> None:
         """A judged window of 10 s that ends at tick `at`. `rate`: bpm of the detector's beats as of
         now. `vf_by_index`: the VF index is on. `quiet`: learning."""
         self.rhythm, self.confidence = rhythm, float(rhythms.get(rhythm, 0.0))
@@ -54,8 +67,13 @@ class Rhythms:
             self.streaks = {"VT": [0, 0], "VF": [0, 0]}
             return
         p = {name: float(rhythms.get(name, 0.0)) for name in ("VT", "VF", "AF", "AFL")}
-        evidence = {"path": "rhythm", "rhythm": rhythm, "confidence": round(self.confidence, 3),
-                    "shockable": round(float(shockable), 3), "quality": round(float(quality), 3)}  # fmt: skip
+        evidence = {
+            "path": "rhythm",
+            "rhythm": rhythm,
+            "confidence": round(self.confidence, 3),
+            "shockable": round(float(shockable), 3),
+            "quality": round(float(quality), 3),
+        }
         self._streak("VF", "VFIB", p["VF"], at, ready, None, evidence, not vf_by_index)
         fast = rate >= self.book.profile.limit("VTACH", "rate")
         self._streak("VT", "VTACH", p["VT"], at, ready, rate, evidence, fast and not quiet)
@@ -66,9 +84,26 @@ class Rhythms:
         uneven = irregular >= self.book.profile.limit("IRREGULAR_HR", "irregularity")
         self._last("AFIB", "END_AFIB", atrial, at, ready, evidence)
         evidence = {**evidence, "irregularity": round(irregular, 3)}
-        self._last("IRREGULAR_HR", "END_IRREGULAR", uneven and not atrial and "AFIB" not in self.book.active, at, ready, evidence)
+        self._last(
+            "IRREGULAR_HR",
+            "END_IRREGULAR",
+            uneven and not atrial and "AFIB" not in self.book.active,
+            at,
+            ready,
+            evidence,
+        )
 
-    def _streak(self, rhythm: str, code: str, p: float, at: int, ready: int, value: float | None, evidence: dict[str, Any], may: bool) -> None:
+    def _streak(
+        self,
+        rhythm: str,
+        code: str,
+        p: float,
+        at: int,
+        ready: int,
+        value: float | None,
+        evidence: dict[str, Any],
+        may: bool,
+    ) -> None:
         """So many windows in a row: VT or VF by the rhythm experts. Ended by time, extended by windows."""
         profile = self.book.profile
         streak = self.streaks[rhythm]
@@ -81,7 +116,9 @@ class Rhythms:
         if streak[0] < profile.limit(code, "windows") or not may:
             return
         if code not in self.book.active:
-            self.book.trigger(code, streak[1], ready, value, evidence, ("NSVT", "RUN_PVC", "VENT_RHYTHM") if code == "VTACH" else ())
+            self.book.trigger(
+                code, streak[1], ready, value, evidence, ("NSVT", "RUN_PVC", "VENT_RHYTHM") if code == "VTACH" else ()
+            )
         self.book.arm("end " + code, max(self.book.timers.get("end " + code, 0), ready + 5 * TICK_HZ))
 
     def _last(self, code: str, end_code: str, seen: bool, at: int, ready: int, evidence: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from stream.conditions import TICK_HZ
 PER_MINUTE = 60 * TICK_HZ
 KEPT = 32  # newest beats kept
 RUN, PAIR = 3, 2
+SURE = ("N", "S", "F")  # beats that are no ventricular one for certain
 FAMILY = ("RUN_PVC", "VENT_RHYTHM", "VENT_BRADY", "NSVT", "VTACH")  # what a run can be, least first
 RATE_SLACK = 5.0  # bpm below its limit at which a VT that is up still goes on
 
@@ -21,7 +22,20 @@ RATE_SLACK = 5.0  # bpm below its limit at which a VT that is up still goes on
 class Runs:
     """Ventricular and supraventricular runs and patterns of one bed, beat by beat."""
 
-    __slots__ = ("book", "break_at", "forms", "labels", "last", "pvcs", "rrs", "run", "run_level", "run_start", "sv_run", "sv_start")
+    __slots__ = (
+        "book",
+        "break_at",
+        "forms",
+        "labels",
+        "last",
+        "pvcs",
+        "rrs",
+        "run",
+        "run_level",
+        "run_start",
+        "sv_run",
+        "sv_start",
+    )
 
     def __init__(self, book: Book) -> None:
         self.book = book
@@ -48,7 +62,7 @@ class Runs:
         rr = at - self.last if 0 <= self.last < at else 0
         self.last = at
         before, run_before = self.labels, self.run
-        self.labels = (before + ("N" if label == "S" else label))[-KEPT:]
+        self.labels = (before + label)[-KEPT:]
         self.rrs.append(rr)
         self.forms.append(form if label == "V" else 0)
         evidence: dict[str, Any] = {"path": "beats", "confidence": round(confidence, 3)}
@@ -63,9 +77,9 @@ class Runs:
         self._sv(at, ready, label, quiet, sv_rhythm, evidence)
         if quiet:
             return
-        if label != "V" and run_before == PAIR:
+        if label in SURE and run_before == PAIR:
             self._pair(ready, evidence)
-        elif label != "V" and run_before == 1:
+        elif label in SURE and run_before == 1:
             self._r_on_t(at, ready, evidence)
         self._patterns(at, ready, label, evidence)
         if label == "N" and before.endswith("NNN"):
@@ -101,7 +115,11 @@ class Runs:
             code = "VTACH"
         elif rate >= limit:
             code = "NSVT"
-        elif self.run >= profile.limit("VENT_BRADY", "run") and rate < profile.limit("VENT_BRADY", "rate") and profile.enabled("VENT_BRADY"):
+        elif (
+            self.run >= profile.limit("VENT_BRADY", "run")
+            and rate < profile.limit("VENT_BRADY", "rate")
+            and profile.enabled("VENT_BRADY")
+        ):
             code = "VENT_BRADY"
         elif self.run > profile.limit("VENT_RHYTHM", "run"):
             code = "VENT_RHYTHM"
@@ -126,7 +144,7 @@ class Runs:
     def _pair(self, ready: int, evidence: dict[str, Any]) -> None:
         """N V V N: decided at the beat after it."""
         coupling_ms = self.rrs[-2] * 1000 / TICK_HZ
-        if self.labels[-4:-3] == "N" and 0 < coupling_ms < self.book.profile.limit("PAIR_PVC", "coupling_ms"):
+        if self.labels[-4:-3] in SURE and 0 < coupling_ms < self.book.profile.limit("PAIR_PVC", "coupling_ms"):
             onset = self.last - self.rrs[-1] - self.rrs[-2]
             self.book.trigger("PAIR_PVC", onset, ready, coupling_ms, evidence)
 
@@ -145,7 +163,12 @@ class Runs:
         mean = self._mean(skip=2)
         coupling, pause = self.rrs[-2], self.rrs[-1]
         slow = mean > PER_MINUTE / 100
-        if slow and self.labels[-3:] == "NVN" and 0 < coupling < self.book.profile.limit("R_ON_T", "ratio") * mean and pause >= 1.25 * mean:
+        if (
+            slow
+            and self.labels[-3:-2] in SURE
+            and 0 < coupling < self.book.profile.limit("R_ON_T", "ratio") * mean
+            and pause >= 1.25 * mean
+        ):
             self.book.trigger("R_ON_T", at - pause, ready, coupling * 1000 / TICK_HZ, evidence)
 
     def _missed(self, at: int, ready: int, rr: int, evidence: dict[str, Any]) -> None:
@@ -161,9 +184,10 @@ class Runs:
         profile = self.book.profile
         if label != "V":
             return
+        labels = self.labels.replace("S", "N")
         for code, cycle in (("BIGEMINY", "NV"), ("TRIGEMINY", "NNV")):
             cycles = int(profile.limit(code, "cycles"))
-            if self.labels.endswith(cycle * cycles):
+            if labels.endswith(cycle * cycles):
                 self._keep_up(code, at - sum(list(self.rrs)[1 - len(cycle) * cycles :]), ready, None, evidence)
         n = int(profile.limit("MULTIFORM_PVC", "beats"))
         forms = {form for form in list(self.forms)[-n:] if form > 0}
@@ -209,7 +233,9 @@ class Runs:
 
     def _count_ended(self, tick: int) -> None:
         """Hysteresis: over only when the count is a fifth below its limit."""
-        if "PVC_RATE" in self.book.active and self.per_minute(tick) <= 0.8 * self.book.profile.limit("PVC_RATE", "limit"):
+        if "PVC_RATE" in self.book.active and self.per_minute(tick) <= 0.8 * self.book.profile.limit(
+            "PVC_RATE", "limit"
+        ):
             self.book.end("PVC_RATE", max(tick, self.book.clock))
 
     def state(self) -> dict[str, Any]:

@@ -8,13 +8,18 @@ live screen on a terminal, plain lines where standard output is none, log events
             for item in subscriber.poll(0.05):
                 view.take(item)
             view.refresh()
+
+`view.stream` is where this process's log may go meanwhile; None for standard error.
 """
 
+import io
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import IO
 
 import structlog
 from rich.console import Console, Group, RenderableType
@@ -32,6 +37,7 @@ REFRESH_S = 0.25
 STATE_S = 10.0  # plain lines tell the state of the beds so often
 STALE_S = 3.0
 N_ALERTS = 200
+N_LEFT = 20  # lines left on the terminal at the end
 _TREND = 30  # heart rates in a sparkline
 _LATENCIES = 200
 _BARS = "▁▂▃▄▅▆▇█"
@@ -133,13 +139,17 @@ class Screen:
         self._drawn_at = 0.0
         self._bars = _BARS if console.encoding.lower().startswith("utf") else ""
         self._live = Live(console=console, screen=True, auto_refresh=False, get_renderable=self.render)
+        self.stream: IO[str] | None = _Said(self._lines, self._live)
 
     def __enter__(self) -> "Screen":
         self._live.start(refresh=True)
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Give the terminal back, and leave the last alerts on it."""
         self._live.stop()
+        for line in list(self._lines)[-N_LEFT:]:
+            self._console.print(line, soft_wrap=True)
 
     def take(self, item: Item) -> None:
         self._lines.extend(_line(word) for word in self._ward.take(item))
@@ -160,8 +170,8 @@ class Screen:
         for name, justify, least in (("bed", "left", 6), ("rhythm", "left", 6), ("HR", "right", 4)):
             table.add_column(name, justify=justify, min_width=least, no_wrap=True)  # type: ignore[arg-type]
         if self._bars:
-            table.add_column("", min_width=10, no_wrap=True, overflow="crop")
-        for name in ("PVC/min", "alert", "age of data", "latency ms p50/p99"):
+            table.add_column("", no_wrap=True)
+        for name in ("PVC/min", "alert", "since", "data age", "ms p50/p99"):
             right = name != "alert"
             table.add_column(name, justify="right" if right else "left", no_wrap=True, ratio=None if right else 1)
         for bed in _shown(ward.rows, n_beds):
@@ -206,23 +216,41 @@ class Screen:
             Text(_number(numeric.hr if numeric and known else None), "bold green"),
         ]
         if self._bars:
-            cells.append(Text(_sparkline(row.rates, self._bars), "green"))
+            cells.append(Text(_sparkline(list(row.rates)[-self._trend() :], self._bars), "green"))
         cells.append(Text(_number(numeric.pvc_per_min if numeric and known else None)))
-        cells.append(self._alert(row))
+        cells += self._alert(row)
         cells.append(_data_age(row, now))
         return [*cells, Text(_latency(row.latencies))]
 
-    def _alert(self, row: Row) -> Text:
+    def _trend(self) -> int:
+        """How many heart rates there is room for: 8 at 80 columns, all at 124."""
+        return min(8 + max(self._console.width - 80, 0) // 2, _TREND)
+
+    def _alert(self, row: Row) -> list[Text]:
+        """The highest alert that stands, or the last that is over; and since when."""
         standing = _highest(row)
         shown = standing or row.last
         if shown is None:
-            return Text("")
+            return [Text(""), Text("")]
         event, since_ns = shown
+        style = _style(event) if standing else "dim"
+        note = ", latched" if event.state == "latched" else "" if standing else ", over"
         age = _age((self._ward.utc_ns() - since_ns) / 1e9)
-        if standing is None:
-            return Text(f"{mark(event)} {_words(event)}, over, {age} ago", "dim")
-        latched = " (latched)" if event.state == "latched" else ""
-        return Text(f"{mark(event)} {_words(event)}{latched} {age}", _style(event))
+        return [Text(f"{mark(event)} {_words(event)}{note}", style), Text(age, "" if standing else "dim")]
+
+
+class _Said(io.StringIO):
+    """Takes the log of the process that shows the screen, a line of it like an alert, since anything
+    written past the screen would spoil it. Once the screen is gone it goes to standard error."""
+
+    def __init__(self, lines: deque[Text], live: Live) -> None:
+        self._lines, self._live = lines, live
+
+    def write(self, text: str) -> int:
+        if self._live.is_started:
+            self._lines.extend(Text(_clean(line), "yellow") for line in text.splitlines() if line)
+            return len(text)
+        return sys.stderr.write(text)
 
 
 class Lines:
@@ -231,6 +259,7 @@ class Lines:
     def __init__(self, title: str, ward: Ward, console: Console) -> None:
         self._title, self._ward, self._console = title, ward, console
         self._told_at = ward.monotonic()
+        self.stream: IO[str] | None = None
 
     def __enter__(self) -> "Lines":
         self._print(f"{self._title}: {NOTICE}")
@@ -268,6 +297,7 @@ class Logs:
 
     def __init__(self, ward: Ward) -> None:
         self._ward = ward
+        self.stream: IO[str] | None = None
 
     def __enter__(self) -> "Logs":
         log.info("view", notice=NOTICE)
@@ -340,8 +370,16 @@ def _style(event: AlertEvent) -> str:
 
 
 def _words(event: AlertEvent) -> str:
-    words = _clean(event.text or event.code)
-    return words if event.value is None else f"{words} {event.value:g} {_clean(event.unit)}".rstrip()
+    """The ward's words for it: `HR 134>120` where a limit is passed, else with its value if it has one."""
+    words, unit = _clean(event.text or event.code), _clean(event.unit)
+    if event.value is None:
+        return words
+    low, high = event.limits
+    if high is not None and event.value > high:
+        return f"{words} {event.value:g}>{high:g}"
+    if low is not None and event.value < low:
+        return f"{words} {event.value:g}<{low:g}"
+    return f"{words} {event.value:g} {unit}".rstrip()
 
 
 def _line(word: str | AlertEvent | Action) -> Text:

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from rich.console import Console, RenderableType
@@ -15,9 +14,9 @@ from stream.config import BedSettings, Settings, SettingsError
 from stream.process import Stop
 from stream.roles.child import Role
 from stream.roles.supervisor import Supervisor
-from stream.subscriber import Joined, Publication, Subscriber
+from stream.subscriber import Publication, Subscriber
 from stream.tally import Tally
-from stream.wire import Reply
+from stream.view import View, open_view
 
 READY_S = 120.0  # to load and warm the model, on a slow machine
 QUIET_S = 2.5  # nothing new published for so long after the last source ended: all is judged
@@ -26,16 +25,6 @@ STOPPING_S = 0.8  # and no longer than this, in all, after Ctrl-C
 POLL_S = 0.05
 PRODUCER = "producer"
 ACCOUNT = "sent.json"  # what the producer has sent, by bed
-
-
-class Display(Protocol):
-    """What shows a run while it goes on."""
-
-    def take(self, item: Joined | Publication | Reply) -> None:
-        """What the ward's subscriber has got."""
-
-    def refresh(self) -> None:
-        """Called at every turn, about 20 times a second."""
 
 
 def in_folder(settings: Settings, folder: Path) -> Settings:
@@ -89,12 +78,13 @@ def serve(
     state = Path(settings.supervisor.state_dir)
     state.mkdir(parents=True, exist_ok=True)
     config.save(settings, state / "settings.json")
-    display = None
-    log.configure("supervisor", settings.supervisor.log_level)
+    display = open_view(settings.ward.name, headless=headless)
+    log.configure("supervisor", settings.supervisor.log_level, display.stream)
     roles = _roles(settings, state / "settings.json", produce)
     echo = sys.stderr if headless else None
     with (
         Stop() as stop,
+        display,
         Subscriber(settings.gateway.publish, settings.gateway.control) as news,
         Supervisor(roles, state, control=settings.supervisor.control, echo=echo) as supervisor,
     ):
@@ -119,7 +109,7 @@ def _roles(settings: Settings, path: Path, produce: Sequence[str]) -> list[Role]
 class _Ward:
     """The loop of `serve`."""
 
-    def __init__(self, supervisor: Supervisor, news: Subscriber, display: Display | None, account: Path) -> None:
+    def __init__(self, supervisor: Supervisor, news: Subscriber, display: View, account: Path) -> None:
         self._supervisor, self._news, self._display = supervisor, news, display
         self._account = account
         self._tally = Tally()
@@ -152,10 +142,8 @@ class _Ward:
         for item in self._news.poll():
             if isinstance(item, Publication):
                 self._tally.take(item.message, elapsed_s)
-            if self._display is not None:
-                self._display.take(item)
-        if self._display is not None:
-            self._display.refresh()
+            self._display.take(item)
+        self._display.refresh()
 
     def closing(self) -> list[RenderableType]:
         """The summary: the beds, then what holds for all of them."""

@@ -49,7 +49,8 @@ def layout_of(path: Path) -> Layout:
         stat = header.stat()
     except OSError:
         raise DatasetError(f"{path}: there is no header {header.name}; name a record without its suffix") from None
-    return _layout(path, stat.st_mtime_ns, stat.st_size)
+    with wrapped(path, "the header makes no sense", "mend it or get the record again"):
+        return _layout(path, stat.st_mtime_ns, stat.st_size)
 
 
 @contextmanager
@@ -90,13 +91,12 @@ def read_segment(
 def _layout(path: Path, _mtime_ns: int, _size: int) -> Layout:
     header = _header(path)
     segments = _segments(path, header)
-    for segment in segments:
-        if segment.header is not None:
-            _check_files(path, segment)
-    rates = [r for s in segments if s.header is not None for r in s.header.samps_per_frame]
-    if not rates:
+    present = [segment for segment in segments if segment.header is not None and segment.header.n_sig]
+    if not present:
         raise DatasetError(f"{path.name}: the header names no signal; choose a record that has some")
-    frame = max(rates)
+    for segment in present:
+        _check_files(path, segment)
+    frame = max(rate for segment in present for rate in segment.header.samps_per_frame)
     n_frames = sum(segment.n_frames for segment in segments)
     if n_frames == 0:
         raise DatasetError(f"{path.name}: the record has 0 samples; choose one that has some")

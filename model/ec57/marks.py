@@ -19,15 +19,13 @@ class Marks:
     """One annotator's marks of one record, in order of time.
 
     sample: int64 (n,), samples of the record; symbol: n WFDB mnemonics; subtype: int64 (n,); aux: n notes
-    (a rhythm such as `(AFIB`), without the trailing NUL that some files carry; num: int64 (n,), which our own files
-    use for the decision delay of a beat in ticks of 4 ms, 0 where it is not told.
+    (a rhythm such as `(AFIB`), without the trailing NUL that some files carry.
     """
 
     sample: Samples
     symbol: tuple[str, ...]
     subtype: Samples
     aux: tuple[str, ...]
-    num: Samples
 
     def __len__(self) -> int:
         return len(self.symbol)
@@ -38,26 +36,21 @@ def marks(
     symbols: Symbols,
     subtypes: npt.ArrayLike | None = None,
     aux: Sequence[str] | None = None,
-    num: npt.ArrayLike | None = None,
 ) -> Marks:
     """Marks of plain arrays, sorted by time (marks of one sample keep their order).
 
     Raises ValueError where the lengths differ.
     """
     at = np.asarray(samples, dtype=np.int64).reshape(-1)
-    kind, number = (
-        np.zeros(at.size, np.int64) if of is None else np.asarray(of, dtype=np.int64).reshape(-1)
-        for of in (subtypes, num)
-    )
+    kind = np.zeros(at.size, np.int64) if subtypes is None else np.asarray(subtypes, dtype=np.int64).reshape(-1)
     notes = [""] * at.size if aux is None else [str(note or "").rstrip("\x00") for note in aux]
-    if not at.size == len(symbols) == kind.size == len(notes) == number.size:
+    if not at.size == len(symbols) == kind.size == len(notes):
         raise ValueError(
             f"marks: {at.size} samples, {len(symbols)} symbols, {kind.size} subtypes and {len(notes)} notes; "
             "give one of each per mark"
         )
     order = np.argsort(at, kind="stable")
-    symbol, aux_note = tuple(str(symbols[i]) for i in order), tuple(notes[i] for i in order)
-    return Marks(at[order], symbol, kind[order], aux_note, number[order])
+    return Marks(at[order], tuple(str(symbols[i]) for i in order), kind[order], tuple(notes[i] for i in order))
 
 
 def read_marks(record: Path | str, extension: str) -> Marks:
@@ -69,7 +62,7 @@ def read_marks(record: Path | str, extension: str) -> Marks:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotation file; give a record that has one")
     found = wfdb.rdann(str(record), extension)
-    return marks(found.sample, list(found.symbol), found.subtype, list(found.aux_note), found.num)
+    return marks(found.sample, list(found.symbol), found.subtype, list(found.aux_note))
 
 
 def write_marks(record: Path | str, extension: str, of: Marks, fs: float) -> None:
@@ -80,9 +73,7 @@ def write_marks(record: Path | str, extension: str, of: Marks, fs: float) -> Non
         return
     symbols, notes = list(of.symbol), list(of.aux)
     folder = str(path.parent)
-    wfdb.wrann(
-        path.stem, extension, of.sample, symbols, of.subtype, num=of.num, aux_note=notes, fs=fs, write_dir=folder
-    )
+    wfdb.wrann(path.stem, extension, of.sample, symbols, of.subtype, aux_note=notes, fs=fs, write_dir=folder)
 
 
 def samples_of(seconds: float, fs: float) -> int:

@@ -31,12 +31,13 @@ class FetchError(OSError):
     """A database that could not be got: what, where, and the mend."""
 
 
-def fetch(name: str, cache: Path, *, host: str = HOST, progress: Progress | None = None) -> Path:
+def fetch(name: str, cache: Path, *, host: str | None = None, progress: Progress | None = None) -> Path:
     """Get a database, `mitdb`, or one record of it, `mitdb/208`, into `cache`; its folder there.
 
     progress: told as it goes; None for a bar on standard error where that is a terminal. What is in the cache and
     right is not got again; a whole database leaves the file `COMPLETE` there. Raises FetchError.
     """
+    host = host or HOST
     database, _, record = name.partition("/")
     if not _NAME.match(database) or ".." in PurePosixPath(record).parts:
         raise FetchError(f"{name}: not the name of a database; give one such as mitdb or mitdb/208")

@@ -4,13 +4,13 @@
 folders, the device, the weights, the recordings. Each problem is one line with its mend.
 """
 
+import errno
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import zmq
-
-from stream import config, process
+from stream import config
 from stream.config import Settings
 
 
@@ -22,18 +22,25 @@ def problems(settings: Settings, source_fault: Callable[[str], str]) -> list[str
 
 
 def taken(settings: Settings) -> list[str]:
-    """Addresses that a role could not bind now, because another program has them."""
+    """Addresses that a role could not bind now: another program has them, or they are not of this machine."""
     found = []
     for setting, address in config.endpoints(settings).items():
-        if address.startswith("ipc://"):
-            folder = Path(address.removeprefix("ipc://")).parent
+        kind, _, rest = address.partition("://")
+        if kind == "ipc":
+            folder = Path(rest).parent
             if not os.access(folder, os.W_OK):
                 found.append(f"{setting}: {address}: the folder {folder} cannot be written to; give another path")
             continue
+        host, _, port = rest.rpartition(":")
         try:
-            process.bind(zmq.ROUTER, setting, address).close(0)
-        except process.BindError as error:
-            found.append(str(error))
+            # Not a ZeroMQ socket: its port would be free only some time after it was closed.
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("" if host == "*" else host, int(port)))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            mend = "stop what holds it, or set another port" if error.errno == errno.EADDRINUSE else "set another"
+            found.append(f"{setting}: {address} cannot be bound ({reason}); {mend}")
     return found
 
 

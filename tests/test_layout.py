@@ -20,7 +20,7 @@ MAY = {
     "simulators": ("simulators", "stream.wire", "model.datasets"),
 }
 # A producer is a process of the ward: it logs, is ready and stops as every role does.
-ALSO = {"simulators.producer": ("stream.config", "stream.log", "stream.process")}
+ALSO = {"simulators.producer": ("stream.log", "stream.process")}
 # Pure functions from samples to numbers: nothing that has a clock, a socket or a thread.
 NOT_IN_MODEL = {
     "asyncio",

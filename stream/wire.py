@@ -13,6 +13,7 @@ Nothing is ever unpickled, and no limit is found out by allocating: the size of 
 compared first, and a length that a frame declares is compared with the bytes that are there.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -51,7 +52,7 @@ class Signal(Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     kind: Literal["ecg", "pleth", "abp", "resp", "other"]
     unit: Annotated[str, Meta(max_length=16)]
-    gain: Annotated[float, Meta(gt=0)]
+    gain: Annotated[float, Meta(gt=0, le=1e12)]
     baseline: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
 
 
@@ -88,12 +89,12 @@ class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
     def of(cls, array: npt.NDArray[Any]) -> "Tensor":
         contiguous = np.ascontiguousarray(array)
         data = contiguous.data.cast("B") if contiguous.size else memoryview(b"")
-        return cls(str(contiguous.dtype), contiguous.shape, data)  # type: ignore[arg-type]
+        return cls(str(contiguous.dtype), array.shape, data)  # type: ignore[arg-type]
 
     def array(self) -> npt.NDArray[Any]:
         """The array, sharing the frame's memory (read-only)."""
         dtype = np.dtype(self.dtype)
-        if int(np.prod(self.shape, dtype=np.int64)) * dtype.itemsize != self.data.nbytes:
+        if math.prod(self.shape) * dtype.itemsize != self.data.nbytes:
             raise WireError("field", f"tensor of shape {self.shape} and type {self.dtype} has {self.data.nbytes} bytes")
         return np.frombuffer(self.data, dtype).reshape(self.shape)
 
@@ -499,6 +500,8 @@ def _refusal(frame: bytes | memoryview, error: msgspec.ValidationError) -> WireE
     if raw.get("v", VERSION) != VERSION:
         return WireError("version", _version_text(raw["v"]))
     text, _, path = str(error).partition(" - at `$")
+    if not path:  # a field that is missing or unknown
+        return WireError("field", f"t: {str(raw.get('t'))[:60]!r} message refused: {error}")
     value: Any = raw
     for key in path.rstrip("`").replace("[", ".").replace("]", "").strip(".").split("."):
         if isinstance(value, dict):

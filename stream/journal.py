@@ -320,7 +320,9 @@ class Journal:
 
     def _read(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         try:
-            yield from self._db.execute(sql, values)
+            # Not `yield from`: that would close the cursor with the generator, after the journal's end too.
+            for row in self._db.execute(sql, values):  # noqa: UP028
+                yield row
         except sqlite3.Error as error:
             raise JournalError(f"{self.path}: cannot be read ({error}); see that nothing locks it") from None
 

@@ -13,6 +13,7 @@ live screen on a terminal, plain lines where standard output is none, log events
 """
 
 import io
+import re
 import sys
 import time
 from collections import deque
@@ -42,6 +43,7 @@ _TREND = 30  # heart rates in a sparkline
 _LATENCIES = 200
 _BARS = "▁▂▃▄▅▆▇█"
 _ORDER = {"high": 0, "medium": 1, "low": 2}
+_LOG_HEAD = re.compile(r"^timestamp=\S*T(\d\d:\d\d:\d\d)\S* level=\S+ role=\S+ ")
 _TOLD = frozenset({"start", "end", "reset"})  # phases that are worth a line
 
 Item = Joined | Publication | Reply
@@ -248,7 +250,8 @@ class _Said(io.StringIO):
 
     def write(self, text: str) -> int:
         if self._live.is_started:
-            self._lines.extend(Text(_clean(line), "yellow") for line in text.splitlines() if line)
+            short = _LOG_HEAD.sub(r"\1 ", text)
+            self._lines.extend(Text(_clean(line), "yellow") for line in short.splitlines() if line)
             return len(text)
         return sys.stderr.write(text)
 
@@ -370,16 +373,11 @@ def _style(event: AlertEvent) -> str:
 
 
 def _words(event: AlertEvent) -> str:
-    """The ward's words for it: `HR 134>120` where a limit is passed, else with its value if it has one."""
-    words, unit = _clean(event.text or event.code), _clean(event.unit)
-    if event.value is None:
+    """The ward's words for it, without the mark that they may begin with: `HR 134>120`, `PAUSE 2.4 s`."""
+    words = _clean(event.text or event.code).lstrip("*! ")
+    if event.value is None or ">" in words or "<" in words:
         return words
-    low, high = event.limits
-    if high is not None and event.value > high:
-        return f"{words} {event.value:g}>{high:g}"
-    if low is not None and event.value < low:
-        return f"{words} {event.value:g}<{low:g}"
-    return f"{words} {event.value:g} {unit}".rstrip()
+    return f"{words} {event.value:.3g} {_clean(event.unit)}".rstrip()
 
 
 def _line(word: str | AlertEvent | Action) -> Text:

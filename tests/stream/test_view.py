@@ -135,13 +135,22 @@ def test_priority_is_a_mark_and_not_a_colour_alone(changes: dict[str, str], expe
     assert mark(alert(**changes)) == expected
 
 
-def test_a_passed_limit_is_told_as_value_and_limit() -> None:
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"text": "**HR 134>120", "value": 134.2, "unit": "bpm"}, "** HR 134>120"),
+        ({"text": "**HR 41<50", "value": 41.0, "unit": "bpm"}, "** HR 41<50"),
+        ({"text": "PAUSE", "value": 2.4123, "unit": "s"}, "** PAUSE 2.41 s"),
+        ({"text": "", "code": "PAUSE"}, "** PAUSE"),
+    ],
+)
+def test_an_alert_is_told_in_the_words_of_the_ward_with_its_value_and_mark_once(
+    changes: dict[str, object], words: str
+) -> None:
     stage = Stage(Screen)
-    stage.publish(alert("h", bed="bed1", text="HR", value=134.0, unit="bpm", limits=(50.0, 120.0)))
-    stage.publish(alert("l", bed="bed2", text="HR", value=41.0, unit="bpm", limits=(50.0, 120.0)))
-    text = "\n".join(stage.lines())
-    assert "HR 134>120" in text
-    assert "HR 41<50" in text
+    stage.publish(alert(bed="bed1", priority="medium", **changes))
+    (row,) = [line for line in stage.lines() if line.startswith("bed1")]
+    assert f" {words}  " in row
 
 
 def test_alerts_are_listed_as_they_happen_with_their_end_and_without_updates() -> None:
@@ -217,8 +226,8 @@ def test_the_log_of_the_process_goes_to_the_screen_and_past_it_once_it_is_gone(
     stage = Stage(Screen)
     assert stage.view.stream is not None
     with stage.view:
-        stage.view.stream.write("event=died role=worker\n")
-        assert any("event=died role=worker" in line for line in stage.lines())
+        stage.view.stream.write("timestamp=2026-11-22T09:24:17.28Z level=info role=supervisor event=died name=a\n")
+        assert "09:24:17 event=died name=a" in stage.lines()
     stage.view.stream.write("event=stopped\n")
     assert capsys.readouterr().err == "event=stopped\n"
 

@@ -161,7 +161,7 @@ def _segments(scores: Sequence[RecordScore]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in names:
         of = [score for score in scores if name in score.segments]
-        parts = [_segment_parts(score.segments[name]) for score in of]
+        parts = [_segment_parts(name, score.segments[name]) for score in of]
         found[name] = {
             "counts": dict(
                 zip(("TP", "FN", "FP", "TN"), np.sum([s.segments[name] for s in of], axis=0).tolist(), strict=True)
@@ -172,8 +172,10 @@ def _segments(scores: Sequence[RecordScore]) -> dict[str, Any]:
     return found
 
 
-def _segment_parts(counts: tuple[int, int, int, int]) -> dict[str, tuple[int, int]]:
+def _segment_parts(name: str, counts: tuple[int, int, int, int]) -> dict[str, tuple[int, int]]:
     tp, fn, fp, tn = counts
+    if "said to be" in name:
+        return {"share": (tp, tp + fn)}
     return {"Se": (tp, tp + fn), "Sp": (tn, tn + fp), "+P": (tp, tp + fp), "F1": (2 * tp, 2 * tp + fn + fp)}
 
 

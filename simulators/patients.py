@@ -49,6 +49,10 @@ class Patient:
             raise ValueError(f"fs: {fs} Hz; give 50 to 2000")
         if hr is not None and not 20 <= hr <= 300:
             raise ValueError(f"hr: {hr} per minute; give 20 to 300")
+        if noise_mv is not None and not 0 <= noise_mv <= 1:
+            raise ValueError(f"noise: {noise_mv} mV; give 0 to 1")
+        if seed < 0:
+            raise ValueError(f"seed: {seed}; give 0 or more")
         self.name, self.seed, self.fs, self.counter = name, seed, float(fs), counter
         self.script = script_of(script)
         rng = np.random.default_rng([seed, 1])

@@ -36,6 +36,8 @@ _NOTES = {"af": "(AFIB", "afl": "(AFL", "svt": "(SVTA", "bigeminy": "(B", "trige
 _NOTES |= {"asystole": "(ASYS", "brady": "(SBR"}  # all others are (N
 _SYMBOLS = {NORMAL: "N", NO_P: "N", ATRIAL: "A", VENTRICULAR: "V", VENTRICULAR_2: "V"}
 _PATTERNS = {"bigeminy": "NV", "trigeminy": "NNV", "couplets": "NNNNVV"}
+_RANGES = {"hr": (10, 400), "rate": (10, 400), "conduction": (1, 8), "beats": (1, 100), "lead": (-1, 1)}
+_OTHER_RANGE = (0, 60)
 _MIN_EPISODE_S = 2.0
 _RECOVERY_S = 0.7  # from the end of a VF or an asystole to the next beat
 
@@ -54,9 +56,12 @@ class Episode:
         if not _MIN_EPISODE_S <= self.duration_s <= 86_400:
             raise ValueError(f"duration_s: {self.duration_s} of {self.rhythm}; give {_MIN_EPISODE_S:g} s to 86400 s")
         known = RHYTHMS[self.rhythm]
-        for name in self.params:
+        for name, value in self.params.items():
             if name not in known:
                 raise ValueError(f"{name}: no parameter of {self.rhythm}; it has {', '.join(known) or 'none'}")
+            low, high = _RANGES.get(name, _OTHER_RANGE)
+            if not low <= value <= high:
+                raise ValueError(f"{name}: {value} of {self.rhythm}; give {low} to {high}")
 
     def get(self, name: str) -> float:
         """A parameter, or its default."""

@@ -1,6 +1,7 @@
 """Wards of simulated patients: eight with something to show, and any number of ordinary ones."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,8 @@ def patient_of(source: str, bed: str, index: int = 0, seed: int = 1) -> Patient:
     settings = _options(source, options)
     counter, fs = bool(settings.get("counter", 0)), settings.get("fs", 250.0)
     seed = int(settings.get("seed", seed))
+    if seed < 0:
+        raise ValueError(f"source: {source!r}: seed is {seed}; give 0 or more")
     script: ScriptLike
     if name == "default":
         patient = ward_patient(index, seed, fs=fs, counter=counter)
@@ -81,6 +84,8 @@ def _options(source: str, options: list[str]) -> dict[str, float]:
             raise ValueError(f"source: {source!r}: no option {key!r}; choose among seed, fs, hr, counter, noise")
         try:
             settings[key] = float(value)
+            if not isfinite(settings[key]):
+                raise ValueError
         except ValueError:
             raise ValueError(f"source: {source!r}: {key} is {value!r}; give a number, such as {key}=1") from None
     return settings

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stream.config import Settings
 
 OURS = {"model", "simulators", "stream"}
-WRONG_USAGE = 2
+FELL_SHORT, WRONG_USAGE = 1, 2
 RUNS = Path("runs")  # each run of a ward without a ward.toml has a folder of its own there
 
 config_option = click.option(
@@ -42,6 +42,20 @@ def playing_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def weights_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of what runs the model."""
+    options = (
+        click.option("--weights", type=click.Path(dir_okay=False, path_type=Path), help="Other than the package's."),
+        click.option(
+            "--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda, mps or auto."
+        ),
+        click.option("--threads", type=click.IntRange(1, 256), default=2, show_default=True, help="CPU threads of it."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 class Door(click.Group):
     """Runs `run` where no command is named, and says faults of use in one line."""
 
@@ -59,7 +73,7 @@ class Door(click.Group):
                 raise
             for line in str(error).splitlines():
                 click.echo(f"wardbeat: {line}", err=True)
-            ctx.exit(WRONG_USAGE)
+            ctx.exit(WRONG_USAGE if isinstance(error, ValueError) else FELL_SHORT)
 
 
 @click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -195,21 +209,56 @@ def gateway(config_path: str | None) -> None:
 @main.command(epilog="Example: RECORDINGS=recordings python run_pipeline.py annotate mitdb/208 --out out/")
 @click.argument("source")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
-@click.option("--weights", type=click.Path(dir_okay=False, path_type=Path), help="Other weights than the package's.")
-@click.option("--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda, mps or auto.")
-@click.option("--threads", type=click.IntRange(1, 256), default=2, show_default=True, help="CPU threads of the model.")
+@weights_options
 def annotate(source: str, out: Path, weights: Path | None, device: str, threads: int) -> None:
     """Annotate recordings on a virtual clock: RECORD.moe (WFDB) and RECORD.alerts.jsonl for each record of SOURCE."""
-    import torch
-
+    _threads(threads)
     from stream import annotate as annotator
     from stream import log
 
-    torch.set_num_threads(threads)
     log.configure("annotate", "warning")
     done = annotator.annotate(source, out, weights=weights, device=device, progress=sys.stderr.isatty())
     n_beats, n_alerts = (sum(len(getattr(one, what)) for one in done) for what in ("beats", "alerts"))
     click.echo(f"{len(done)} records, {n_beats} beats, {n_alerts} alert events: {out}")
+
+
+@main.command(epilog="Example: RECORDINGS=recordings python run_pipeline.py evaluate mitdb --json mitdb.json")
+@click.argument("source")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
+@click.option("--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a page here.")
+@click.option("--annotations", type=click.Path(file_okay=False, path_type=Path), help="Score these, from `annotate`.")
+@weights_options
+@click.option("--split", help="What the weights were trained on, for the report.")
+@click.option("--seed", type=int, help="The seed they were trained with, for the report.")
+def evaluate(
+    source: str,
+    json_path: Path | None,
+    html_path: Path | None,
+    annotations: Path | None,
+    weights: Path | None,
+    device: str,
+    threads: int,
+    split: str | None,
+    seed: int | None,
+) -> None:
+    """Annotate recordings and score them against their reference annotations: EC57 tables, rhythm, alarms, delays."""
+    _threads(threads)
+    from stream import evaluate as scorer
+    from stream import log
+
+    log.configure("evaluate", "warning")
+    code = scorer.evaluate(
+        source,
+        json_path,
+        html_path,
+        annotations,
+        weights=weights,
+        device=device,
+        split=split,
+        seed=seed,
+        progress=sys.stderr.isatty(),
+    )
+    sys.exit(code)
 
 
 @main.command(epilog="Example: python run_pipeline.py alerts --bed bed1 --since 15m --code VFIB")
@@ -260,6 +309,17 @@ def train(arguments: tuple[str, ...]) -> None:
     sys.exit(trainer.main(list(arguments)))
 
 
+@main.command(epilog="Example: python run_pipeline.py fetch mitdb/208")
+@click.argument("name")
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder; else the usual.")
+def fetch(name: str, cache: Path | None) -> None:
+    """Get a public database, or one record of it, from PhysioNet into the cache."""
+    from model.datasets import cache_folder
+    from model.fetch import fetch as get
+
+    click.echo(get(name, cache or cache_folder()))
+
+
 @main.command(epilog="Example: python run_pipeline.py check docs/ward.toml")
 @click.argument("config_path", metavar="[WARD.TOML]", required=False, type=click.Path())
 def check(config_path: str | None) -> None:
@@ -284,6 +344,12 @@ def _with_sources(
     if config_path is not None and not sources and n_beds is None:
         return settings
     return with_beds(settings, _expanded(sources) or ["sim:default"] * (n_beds or 8), n_beds)
+
+
+def _threads(n: int) -> None:
+    import torch
+
+    torch.set_num_threads(n)
 
 
 def _fresh_folder() -> Path:

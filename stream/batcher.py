@@ -143,5 +143,5 @@ class Batcher:
                 queue.popleft()
         self._n[key] -= n
         self._urgent_streak = self._urgent_streak + 1 if key[0] == URGENT else 0
-        arrays = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        arrays = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
         return Batch(key[1], n, arrays, tuple(slices), waited_ns)

@@ -23,6 +23,7 @@ from model.segments import FEATURES
 from stream import wire
 from stream.alarms import BedAlarms
 from stream.analysis import MAX_CHUNK_S, TICKS_PER_S, Analysis, Findings
+from stream.book import NEVER
 from stream.conditions import Profile, ProfileError
 from stream.ingest import BedAccount
 from stream.judging import Item, Judging
@@ -98,21 +99,33 @@ class Shard:
         self._profile_of, self._now_ns = profile_of, now_ns
         self._analysis = Analysis(capacity, n_leads)
         self._rows: list[Bed] = []
+        self._held: dict[str, deque[Event]] = {}
 
     def feed(self, events: Iterable[Event]) -> None:
         """Take events of any beds, each bed's in order. Raises ShardFull for a bed too many."""
-        queues: dict[str, deque[Event]] = {}
+        queues, self._held = self._held, {}
         for event in events:
             queues.setdefault(event.bed, deque()).append(event)
         while queues:
             runs = [run for queue in queues.values() if (run := self._next_run(queue)) is not None]
             if runs:
                 self._push(runs)
-            queues = {bed: queue for bed, queue in queues.items() if queue}
+            for bed in [bed for bed, queue in queues.items() if not queue or self._must_wait(queue[0])]:
+                if queue := queues.pop(bed):
+                    self._held[bed] = queue
+
+    @property
+    def holding(self) -> bool:
+        """Whether events wait that were taken: a new epoch begins when all of the old one is judged."""
+        return bool(self._held)
+
+    def _must_wait(self, event: Event) -> bool:
+        bed = self.beds.get(event.bed)
+        return isinstance(event, NewEpoch) and bed is not None and self.judging.first_ready(bed.row) is not None
 
     def _next_run(self, queue: deque[Event]) -> tuple[Bed, list[Chunk], int] | None:
         """Handle what is no signal; then the chunks that follow one another, MAX_CHUNK_S of them at most."""
-        while queue and not isinstance(queue[0], Chunk):
+        while queue and not isinstance(queue[0], Chunk) and not self._must_wait(queue[0]):
             self._handle(queue.popleft())
         chunks: list[Chunk] = []
         n = 0
@@ -223,15 +236,16 @@ class Shard:
             {"wave": found.wave, "features": found.features},
             {"wave": found.hop_wave, "mask": found.hop_mask},
         )
+        stirred: dict[int, Bed] = {}
         for row, told in _by_row(found, [len(bed.leads) for bed in self._rows]).items():
-            bed = self._rows[row]
+            bed = stirred[row] = self._rows[row]
             for _, tell, arguments in sorted(told, key=_tick):
                 self._alert(bed, getattr(bed.alarms, tell)(*arguments))
-        for bed in beds:
-            head = int(self._analysis.head[bed.row])
+        for bed, head in zip(beds, self._analysis.head[rows].tolist(), strict=True):
             if head > bed.alarms.next_due:
+                stirred[bed.row] = bed
                 self._alert(bed, bed.alarms.advance(head - 1))
-        self._model_clock(beds)
+        self._model_clock(stirred.values())
 
     def work(self) -> list[wire.Work]:
         """Blocks for the worker, not sent yet."""
@@ -244,9 +258,13 @@ class Shard:
 
     def forgo(self) -> None:
         """Live beds wait no longer for what the model has not judged within 30 s of signal; it is counted."""
+        oldest_ns = self.judging.oldest_ns()
+        overdue = oldest_ns is not None and self._now_ns() - oldest_ns > FORGO_TICKS * 1_000_000_000 // TICKS_PER_S
         for bed in self._rows:
             if bed.live:
-                n = self.judging.forgo(bed.row, int(self._analysis.head[bed.row]) - FORGO_TICKS)
+                ended = bed.ended and overdue
+                before = NEVER if ended else int(self._analysis.head[bed.row]) - FORGO_TICKS
+                n = self.judging.forgo(bed.row, before)
                 if n:
                     log.warning("unjudged", bed=bed.name, items=n)
         self._apply()

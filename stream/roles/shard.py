@@ -29,6 +29,7 @@ MAX_WAITING_ITEMS = 8192  # with the worker; beyond, replays wait on credit
 GATEWAY_SILENT_NS = 2 * SECOND
 GRACE_NS = 10 * SECOND  # after its own start a shard gives the worker so long to be there
 FRAMES_AT_ONCE = 256
+WATCH_S = 0.2
 
 
 def serve(settings: Settings, name: str) -> int:
@@ -83,7 +84,7 @@ class ShardRole:
         self._session = fresh_id()
         self._worker_session = ""
         self._began_ns = self._worker_heard_ns = self._gateway_heard_ns = self._offered_ns = time.monotonic_ns()
-        self._due_ns = dict.fromkeys(("greet", "status", "checkpoint"), 0)
+        self._due_ns = dict.fromkeys(("watch", "greet", "status", "checkpoint"), 0)
         self._latency = Latency()
         self.dropped = 0
         self._path = Path(self._own.state_dir) / "checkpoint.msgpack"
@@ -123,7 +124,9 @@ class ShardRole:
             time.sleep(spare_s)
 
     def save(self) -> None:
-        """Write the checkpoint; then sources may forget what it holds."""
+        """Write the checkpoint; then sources may forget what it holds. Not while events wait that were taken."""
+        if self.shard.holding:
+            return
         state = {"ingest": self.ingest.state(), "shard": self.shard.state_dict()}
         try:
             size = checkpoint.save(self._path, state)
@@ -166,6 +169,8 @@ class ShardRole:
 
     def _watch(self) -> None:
         """What goes by the wall clock: technical alarms, the checkpoint, greetings, the account."""
+        if not self._due("watch", WATCH_S):
+            return
         now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
         stall_ns = round(self._own.worker_stall_s * SECOND)
         if mono_ns - self._worker_heard_ns > stall_ns:
@@ -177,7 +182,7 @@ class ShardRole:
         if len(self.shard.outbox) and mono_ns - max(self._gateway_heard_ns, self._offered_ns) > GATEWAY_SILENT_NS:
             self._offered_ns = mono_ns
             self.shard.outbox.send_again()
-        if self._due("checkpoint", self._own.checkpoint_s):
+        if not self.shard.holding and self._due("checkpoint", self._own.checkpoint_s):
             self.save()
         if self._due("greet", 1.0):
             self._greet()

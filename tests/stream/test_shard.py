@@ -158,10 +158,27 @@ def test_asystole_and_rate_alarms_go_on_without_a_model() -> None:
     assert "ASYSTOLE" in codes
 
 
+def test_a_new_epoch_waits_until_the_old_one_is_judged_and_loses_nothing() -> None:
+    patient = Patient("bed1", [("sinus", 30)], seed=1)
+    shard, clock = new_shard()
+    result = {"bed1": Annotated("bed1", patient.fs, 0)}
+    first = list(events_of(patient, 30, [250]))
+    again = [event._replace(epoch="epoch-2") for event in first]
+    shard.feed([*first, *again])
+    assert shard.holding
+    while shard.holding or len(shard.judging):
+        judge_all(shard, RuleJudge(), clock)
+        shard.feed([])
+    collect(shard, result)
+    beats = {epoch: [b.at.sample for b in result["bed1"].beats if b.epoch == epoch] for epoch in ("epoch-1", "epoch-2")}
+    assert beats["epoch-1"] == beats["epoch-2"]
+    assert len(beats["epoch-1"]) > 25
+
+
 def test_one_bed_too_many_is_refused_by_name() -> None:
     shard, _ = new_shard(capacity=1)
     shard.feed(list(events_of(Patient("bed1", [("sinus", 5)]), 5, [250])))
-    with pytest.raises(ShardFull, match="bed2.*capacity"):
+    with pytest.raises(ShardFull, match=r"bed2.*capacity"):
         shard.feed(list(events_of(Patient("bed2", [("sinus", 5)]), 5, [250])))
 
 

@@ -84,7 +84,9 @@ class BedAlarms:
 
     def gap(self, first_tick: int, n_ticks: int, decided: int) -> list[AlertEvent]:
         """`n_ticks` from `first_tick` on are missing, found at `decided`."""
-        events = self._reach(decided)
+        events = self._reach(min(first_tick, decided))
+        self._detectors.nothing_after(first_tick)
+        events += self._reach(decided)
         self._detectors.gap(first_tick, n_ticks, decided)
         return self._settle(events)
 

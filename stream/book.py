@@ -47,11 +47,15 @@ class Book:
 
     def arm(self, name: str, tick: int) -> None:
         """Set or move a timer. A tick that is past fires as soon as the book is next run."""
+        moved = self.timers.get(name)
         self.timers[name] = tick
-        self.due = min(self.timers.values())
+        if tick <= self.due:
+            self.due = tick
+        elif moved == self.due:
+            self.due = min(self.timers.values())
 
     def disarm(self, name: str) -> None:
-        if self.timers.pop(name, None) is not None:
+        if self.timers.pop(name, None) == self.due:
             self.due = min(self.timers.values(), default=NEVER)
 
     def run(self, before: int, fire: Callable[[str, int], None]) -> None:

@@ -72,6 +72,7 @@ class Detectors:
         self.rate_high = RateLimits(book, "HR_HIGH", "X_TACHY", 1)
         self.rate_low = RateLimits(book, "HR_LOW", "X_BRADY", -1)
         self._learn(first_tick, first_tick)
+        self._time_silence()
 
     def beat(self, at: int, decided: int) -> None:
         """An R peak at tick `at`, told at `decided`."""
@@ -140,6 +141,12 @@ class Detectors:
             if self.inop and self.good >= STEADY_REPORTS:
                 self._clear_inop(at)
 
+    def nothing_after(self, first: int) -> None:
+        """No silence, and no VF, can be told from ticks that are not there."""
+        for name in ("asystole", "pause", "vf"):
+            if self.book.timers.get(name, -1) >= first:
+                self.book.disarm(name)
+
     def gap(self, first: int, n: int, decided: int) -> None:
         """Ticks first .. first + n - 1 are not there; `decided` is when that was found."""
         end = first + n
@@ -154,7 +161,12 @@ class Detectors:
             self._stop(at, "inop")
             if not self.inop:
                 self._learn(end, at)
-        if not self.inop and not self.vf:
+        if self.inop:
+            return
+        if self.vf and "VFIB" not in self.book.active:
+            self.vf_onset = max(self.vf_onset, end)
+            self._time_vf(at)
+        elif not self.vf:
             self._time_silence()
 
     def fire(self, name: str, tick: int) -> None:

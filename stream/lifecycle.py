@@ -116,7 +116,7 @@ class LifeCycle:
             replaced += [other for other in self.alerts.values() if other.code == "ASYSTOLE" and other not in replaced]
         for old in replaced:
             old.superseded = True
-        alert.supersedes = replaced[0].alert_id if replaced else None
+        alert.supersedes = min(replaced, key=Alert.order).alert_id if replaced else None
         self.alerts.pop(key, None)
         self.alerts[key] = alert
         alert.told = self._inactivation(alert)

@@ -107,6 +107,7 @@ class Journal:
             raise JournalError(f"{self.path}: cannot be opened ({error}); set gateway.journal to a file") from None
         try:
             self._prepare(read_only)
+            self._inode = self.path.stat().st_ino
         except sqlite3.Error as error:
             self._db.close()
             raise JournalError(f"{self.path}: cannot be used ({error}); move it away or free it") from None
@@ -136,6 +137,8 @@ class Journal:
         until = until or {}
         if not (events or actions or until):
             return [], []
+        if not self._in_place():
+            raise JournalError(f"{self.path}: was moved or deleted while open; put it back or start the gateway again")
         try:
             self._db.execute("BEGIN IMMEDIATE")
             new_events = self._add_events(events)
@@ -240,6 +243,13 @@ class Journal:
             self._roll_back()
             raise JournalError(f"{self.path}: not cleaned ({error}); free the disk or the file's lock") from None
         return len(doomed) + n_actions
+
+    def _in_place(self) -> bool:
+        """SQLite would go on writing into a file that nobody can open any more."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def _prepare(self, read_only: bool) -> None:
         version = self._own_version()

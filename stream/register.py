@@ -101,8 +101,9 @@ class Register:
         return replace(action, at_ns=now_ns, epoch=bed.epoch if bed else "", sample=None)
 
     def released(self, action: Action, now_ns: int) -> list[AlertEvent]:
-        """The resets that follow where alerts are acknowledged that no shard holds any more, as those
-        of an epoch that is over; the gateway is all they have left."""
+        """The resets of alerts that were acknowledged and that no shard holds any more: of an epoch that
+        is over, or of a bed that is gone. The gateway is all they have left. A shard that did take over
+        a latched alert of an epoch before resets it itself, so ask once it has had the time."""
         bed = self.beds.get(action.bed)
         return [
             _next(
@@ -147,7 +148,7 @@ class Register:
 
 
 def _next(event: AlertEvent, now_ns: int, **changes: Any) -> AlertEvent:
-    """The event that follows `event` in the life of its alert."""
+    """The event that follows `event` in the life of its alert; its id is never one of the shard's."""
     seq = event.seq + 1
-    event_id = event.event_id.removesuffix(str(event.seq)) + str(seq)
+    event_id = f"{event.alert_id}-{seq}.gateway"
     return replace(event, seq=seq, event_id=event_id, stamps=Stamps(decided=now_ns), **changes)

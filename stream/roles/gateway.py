@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 SECOND_NS = 1_000_000_000
 RETAIN_NS = 60 * SECOND_NS
+RELEASE_NS = 2 * SECOND_NS  # a shard has so long to reset what it holds of what was acknowledged
 PENDING_NS = 60 * SECOND_NS  # an action that no shard confirmed is given back for so long
 RETRY_NS = SECOND_NS // 4
 GAP_NS = 5 * SECOND_NS  # so long a shard is asked for alerts that it has not sent
@@ -111,6 +112,7 @@ class Gateway:
         self._asked: list[tuple[list[bytes], Action]] = []
         self._snapshots: list[list[bytes]] = []
         self._echoes: list[Action] = []
+        self._releases: list[tuple[int, Action]] = []  # when due, and the acknowledgement
 
     def step(self, timeout_ms: int = 100) -> None:
         """Take in what has come, commit it, publish it, answer."""
@@ -223,6 +225,8 @@ class Gateway:
             return False
         if not actions:
             return True
+        # What outlives its epoch is applied in this one where the shard stands now.
+        actions = [a if a.epoch == epoch else replace(a, epoch=epoch, sample=None) for a in actions]
         log.info("actions_given_back", bed=bed, epoch=epoch, n_actions=len(actions))
         return self._send(self._shards, [identity], *actions)
 
@@ -242,8 +246,6 @@ class Gateway:
                 return
             self._asked.append((envelope, action))
             self._turn.append(action)
-            if action.kind == "acknowledge":
-                self._turn.extend(self.register.released(action, action.at_ns))
         else:
             raise WireError("field", f"t: {type(message).__name__} is not for a control socket; see docs/wire.md")
 
@@ -318,6 +320,8 @@ class Gateway:
                 there = bed is not None and self._send(self._shards, [bed.identity], action)
                 text = "the shard has it" if there else "kept until the bed's shard is there"
                 self.counts["actions"] += 1
+                if action.kind == "acknowledge":
+                    self._releases.append((self._monotonic_ns() + (RELEASE_NS if there else 0), action))
                 log.info("action", kind=action.kind, bed=action.bed, who=action.who, id=action.id, forwarded=there)
             self._send(self._control, envelope, wire.Reply(id=action.id, ok=True, text=text))
 
@@ -364,6 +368,9 @@ class Gateway:
             return
         self._status_due_ns = monotonic_ns + SECOND_NS
         self.register.forget(monotonic_ns)
+        for _, action in [release for release in self._releases if release[0] <= monotonic_ns]:
+            self._turn.extend(self.register.released(action, self._utc_ns()))
+        self._releases = [release for release in self._releases if release[0] > monotonic_ns]
         for shard, greeted_ns in list(self._greeted_ns.items()):
             if monotonic_ns - greeted_ns > SILENT_NS:
                 log.warning("shard_silent", shard=shard, silent_s=round((monotonic_ns - greeted_ns) / 1e9, 1))

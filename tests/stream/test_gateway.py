@@ -311,17 +311,19 @@ def test_an_action_that_makes_no_sense_is_refused_with_the_reason_and_goes_nowhe
 
 
 def test_a_shard_that_starts_again_is_given_back_what_it_missed_once(bench: Bench) -> None:
+    before = action(0, "limits", limits={"HR_LOW": {"limit": 45}}, epoch="epoch-0", sample=77)
     limits = action(1, "limits", limits={"HR_HIGH": {"limit": 130}}, epoch="epoch-1", sample=100)
     known = action(2, epoch="epoch-1", sample=150)
     missed = action(3, epoch="epoch-1", sample=900)
-    bench.journal.append([], [limits, known, missed])
+    bench.journal.append([], [before, limits, known, missed])
+    outlived = msgspec.structs.replace(before, epoch="epoch-1", sample=None)
     bench.send(greeting(sample=500))
-    assert [wire.decode(frame) for frame in bench.take(bench.shard)] == [limits, missed]
+    assert [wire.decode(frame) for frame in bench.take(bench.shard)] == [outlived, limits, missed]
     bench.send(greeting(sample=600))
     bench.settle()
     assert not bench.shard.poll(50)
     bench.send(greeting(sample=600, session="s2"))
-    assert [wire.decode(frame) for frame in bench.take(bench.shard)] == [limits, missed]
+    assert [wire.decode(frame) for frame in bench.take(bench.shard)] == [outlived, limits, missed]
 
 
 def test_an_action_for_a_bed_whose_shard_is_away_is_kept_for_it(bench: Bench) -> None:
@@ -419,15 +421,31 @@ def test_alerts_of_an_epoch_that_its_shard_no_longer_has_end_after_a_while_and_s
         "red": ("end", "latched", 1),
         "low": ("end", "inactive", 1),
     }
-    assert ends["red"].event_id == "red.1"
+    assert ends["red"].event_id == "red-1.gateway"
     assert ends["red"].reason == "the source started again"
     assert set(bench.gateway.register.active) == {"red", "new"}
 
     bench.send(action(alert_id="red"), to=bench.operator)
     assert bench.answer(bench.operator).ok
+    assert [topic for topic, _ in bench.settle()] == ["action.bed-1"]  # the shard may still have it
+    bench.later_ns += 3 * SECOND
     (reset,) = [message for topic, message in bench.settle() if topic == "alert.bed-1"]
     assert (reset.phase, reset.state, reset.seq, reset.ack["by"]) == ("reset", "inactive", 2, "nurse")
     assert [event.alert_id for event in bench.journal.active()] == ["new"]
+
+
+def test_a_latched_alert_that_a_shard_took_over_into_a_new_epoch_is_reset_by_the_shard_alone(bench: Bench) -> None:
+    bench.send(alerts(alert("red", 1, "latched", epoch="epoch-0")), greeting())
+    bench.answer()
+    bench.settle()
+    bench.send(action(alert_id="red"), to=bench.operator)
+    assert bench.answer(bench.operator).ok
+    bench.answer()
+    bench.send(alerts(alert("red", 2, "inactive", epoch="epoch-0"), first=1))
+    bench.settle()
+    bench.later_ns += 3 * SECOND
+    assert bench.settle() == []
+    assert [event.event_id for event in bench.journal.query()] == ["red.1", "red.2"]
 
 
 def test_an_alert_of_a_bed_that_no_shard_has_can_be_acknowledged(bench: Bench) -> None:
@@ -436,6 +454,7 @@ def test_an_alert_of_a_bed_that_no_shard_has_can_be_acknowledged(bench: Bench) -
     bench.gateway.register.settle(left)
     bench.send(action(bed="bed-7"), to=bench.operator)
     assert bench.answer(bench.operator).ok
+    bench.later_ns += SECOND
     assert [message.phase for topic, message in bench.settle() if topic == "alert.bed-7"] == ["reset"]
     assert bench.journal.active() == []
 

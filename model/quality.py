@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 _N_BINS = 10  # tenths of a second, to find the quiet ones
 _BIN = PERIOD // _N_BINS
 _FLAT_MV = 0.03
-_QRS_MV = 0.8
+_QRS_MV = 2.0
 _FLAT_SECONDS = 2
 # columns of the per-lead state
 _SEEN, _LAST, _BEFORE, _LOW, _HIGH, _RUN_LOW, _RUN_HIGH, _EQUAL, _RANGE1, _RANGE2, _BASE, _N_FLAT, _N_COLUMNS = range(13)

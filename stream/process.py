@@ -46,6 +46,8 @@ def bind(kind: int, setting: str, address: str) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
     socket.setsockopt(zmq.SNDHWM, MAX_WAITING_MESSAGES)
     socket.setsockopt(zmq.RCVHWM, MAX_WAITING_MESSAGES)
+    if kind == zmq.ROUTER:  # a peer that is back before its old connection is seen to be gone takes over
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     try:
         socket.bind(address)
     except zmq.ZMQError as error:

@@ -8,8 +8,9 @@ import msgpack
 import pytest
 import zmq
 
-from simulators.source import Source
+from simulators.source import Source, dealer
 from stream.ingest import Event, Ingest
+from stream.process import bind
 from stream.wire import (
     Ack,
     AnyMessage,
@@ -427,3 +428,21 @@ def test_a_source_that_starts_before_its_shard_waits_for_it(free_port: Any, sour
         shard.save_now.set()
     shard.kill()
     assert checked(events)["delivered"] == N
+
+
+def test_a_source_that_comes_back_before_its_old_connection_is_known_to_be_gone_is_heard(free_port: Any) -> None:
+    port = free_port()
+    with bind(zmq.ROUTER, "shards.a.bind", f"tcp://127.0.0.1:{port}") as shard:
+        sockets = [dealer("source-1:s1"), dealer("source-1:s1")]
+        try:
+            for number, socket in enumerate(sockets):
+                socket.connect(f"tcp://127.0.0.1:{port}")
+                socket.setsockopt(zmq.SNDTIMEO, 20_000)
+                socket.send(b"%d" % number)
+                assert shard.poll(20_000)
+                assert shard.recv_multipart() == [b"source-1:s1", b"%d" % number]
+            shard.send_multipart([b"source-1:s1", b"ack"])
+            assert sockets[1].poll(20_000) and not sockets[0].poll(0)
+        finally:
+            for socket in sockets:
+                socket.close(0)

@@ -26,7 +26,8 @@ from model.periods import PeriodDetector
 from model.resample import TICK_RATE, Resampler
 from stream import report, scoreboard
 from stream.alarmscore import AlarmScore, Alert, read_alerts, score_alarms
-from stream.results import Evaluated, result_of
+from stream.evaluated import Evaluated
+from stream.results import result_of
 
 CHUNK_S = 8.0
 N_LEADS = 4

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from model import datasets
-from model.ec57.beats import LABEL_MAPS
 from model.ec57.marks import Marks
-from stream.results import Evaluated
+from model.ec57.reader import LABEL_MAPS
+from stream.evaluated import Evaluated
 from stream.scoreboard import BEAT_RATES, interval, percent
 
 STRIP_S = 10.0
@@ -209,6 +209,8 @@ def _points(lead: npt.NDArray[np.float32], fs: float, top: float, scale: float) 
 def _ticks(of: Marks, fs: float, start_s: float, y: float, colour: str, height: float) -> Iterable[str]:
     """Marks of an annotator within a strip: a beat's symbol with a hairline, a rhythm's name."""
     first, last = np.searchsorted(of.sample, [start_s * fs, (start_s + STRIP_S) * fs])
+    rhythm = next((of.aux[i] for i in range(int(first) - 1, -1, -1) if of.symbol[i] == "+"), "")
+    yield f'<text x="2" y="{y + (11 if y < height / 2 else -11):.0f}" fill="{colour}">{_text(rhythm)}</text>'
     for i in range(int(first), int(last)):
         x = (of.sample[i] / fs - start_s) * WIDTH / STRIP_S
         beat = of.symbol[i] in LABEL_MAPS["bxb"]

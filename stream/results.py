@@ -1,20 +1,18 @@
 """The result of an evaluation as one plain structure, which is the JSON, and which terminal and page are drawn from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from model import challenge2015
 from model.ec57.beats import LABELS, LabelMap
-from model.ec57.intervals import Rate, rate
-from model.ec57.marks import Marks
+from model.ec57.intervals import rate
 from model.ec57.scoring import RecordScore
 from model.ec57.summary import Summary, summarise
-from stream.alarmscore import LEAST_S, LONG_S, AlarmScore, Alert, delay_figures
+from stream.alarmtable import alarm_table
+from stream.evaluated import Evaluated, rate_of
 
 RULES = (
     "EC57 as the WFDB programs bxb, rxr, epicmp and mxm have it: window 150 ms, the first five minutes left out",
@@ -25,29 +23,6 @@ RULES = (
     "bootstrap over patients",
     "delays are on the sample clock, from the reference's onset to the sample that the decision needed",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """One record with its scores. `alerts` is None where there was no RECORD.alerts.jsonl.
-
-    rhythm: its Challenge 2017 label; said_af: whether any AF was marked; delays_s: of the detector, float64, or None.
-    """
-
-    path: Path
-    ref: Marks
-    test: Marks
-    score: RecordScore
-    alerts: list[Alert] | None
-    alarms: AlarmScore | None
-    challenge: challenge2015.Outcome | None
-    rhythm: str | None
-    said_af: bool
-    delays_s: npt.NDArray[np.float64] | None
-
-    @property
-    def name(self) -> str:
-        return self.score.name
 
 
 def result_of(
@@ -72,10 +47,10 @@ def result_of(
         else {},
         "other_tables": _other_table([e.score for e in evaluated if not e.score.paced]),
         "rr_error": _rr_error(tables),
-        "heart_rate": _heart_rate(tables),
+        "heart_rate": _heartrate_of(tables),
         "beat_delay": _beat_delay(evaluated),
         "segments": _segments([e.score for e in evaluated]),
-        "alarms": _alarms(evaluated),
+        "alarms": alarm_table(evaluated),
         "challenge2015": _challenge(evaluated),
         "af_by_record": _af_by_record(evaluated),
         "records": [_record(e) for e in evaluated],
@@ -132,7 +107,7 @@ def _rr_error(scores: Sequence[RecordScore]) -> dict[str, Any]:
     }
 
 
-def _heart_rate(scores: Sequence[RecordScore]) -> dict[str, Any]:
+def _heartrate_of(scores: Sequence[RecordScore]) -> dict[str, Any]:
     errors = {score.name: score.heart_rate for score in scores if score.heart_rate and score.heart_rate.n}
     if not errors:
         return {}
@@ -141,7 +116,7 @@ def _heart_rate(scores: Sequence[RecordScore]) -> dict[str, Any]:
         "gross_bpm": float(np.sqrt(sum(e.bpm**2 * e.n for e in errors.values()) / n)),
         "average_bpm": float(np.mean([e.bpm for e in errors.values()])),
         "average_percent": float(np.mean([e.percent for e in errors.values()])),
-        "within_10_percent_or_5_bpm": _rate(rate(sum(e.within_5 for e in errors.values()), n)),
+        "within_10_percent_or_5_bpm": rate_of(rate(sum(e.within_5 for e in errors.values()), n)),
         "records": {name: {key: _number(value) for key, value in asdict(e).items()} for name, e in errors.items()},
     }
 
@@ -179,66 +154,6 @@ def _segment_parts(name: str, counts: tuple[int, int, int, int]) -> dict[str, tu
     return {"Se": (tp, tp + fn), "Sp": (tn, tn + fp), "+P": (tp, tp + fp), "F1": (2 * tp, 2 * tp + fn + fp)}
 
 
-def _alarms(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
-    judged = [(e, e.alarms) for e in evaluated if e.alarms is not None]
-    if not judged:
-        return {}
-    hours = sum(e.score.hours for e, _ in judged)
-    labelled = sum(e.score.hours for e, _ in judged if len(e.ref))
-    counts: dict[str, list[int]] = {}
-    for _, alarms in judged:
-        for kind, (total, heard) in alarms.counts.items():
-            seen = counts.setdefault(kind, [0, 0])
-            seen[0], seen[1] = seen[0] + total, seen[1] + heard
-    reds = [(e, alert, verdict) for e, alarms in judged for alert, verdict in alarms.reds]
-    verdicts = ("true", "related", "false", "unknown")
-    return {
-        "hours": hours,
-        "labelled_hours": labelled,
-        "per_bed_and_day": {
-            kind: {"all": 24 * total / hours, "announced": 24 * heard / hours, "n_all": total, "n_announced": heard}
-            for kind, (total, heard) in sorted(counts.items())
-        },
-        "episodes": _episodes(judged),
-        "reds": {code: {v: sum(a.code == code and w == v for _, a, w in reds) for v in verdicts}
-                 for code in sorted({alert.code for _, alert, _ in reds})},
-        "false_reds": [
-            {"record": e.name, "code": a.code, "at_s": a.decided / e.score.fs, "onset_s": a.onset / e.score.fs}
-            for e, a, verdict in reds
-            if verdict == "false" and len(e.ref)
-        ],
-    }  # fmt: skip
-
-
-def _episodes(judged: Sequence[tuple[Evaluated, AlarmScore]]) -> dict[str, Any]:
-    """By code: episodes found of all that are long enough to alarm, and of those of at least 10 s, with delays."""
-    found: dict[str, Any] = {}
-    for code in dict.fromkeys(f.code for _, alarms in judged for f in alarms.found):
-        least = LEAST_S.get(code, 0.0)
-        each = [(e, f, (f.end - f.onset) / e.score.fs) for e, alarms in judged for f in alarms.found if f.code == code]
-        due = [(e, f, length) for e, f, length in each if length >= least]
-        long = [f for _, f, length in due if length >= LONG_S]
-        found[code] = {
-            "n_all": len(each),
-            "at_least_s": least,
-            "announced": _rate(rate(sum(f.delay_s is not None for _, f, _ in due), len(due))),
-            "detected": _rate(rate(sum(f.detected_s is not None for _, f, _ in due), len(due))),
-            "met_by_any_red": _rate(rate(sum(f.any_red for _, f, _ in due), len(due))),
-            "announced_of_10_s": _rate(rate(sum(f.delay_s is not None for f in long), len(long))),
-            "announced_of_10_s_within_10_s": _rate(
-                rate(sum(f.delay_s is not None and f.delay_s <= LONG_S for f in long), len(long))
-            ),
-            "delay_s": delay_figures([f.delay_s for _, f, _ in due if f.delay_s is not None], len(due)),
-            "delays_s": [f.delay_s for _, f, _ in due if f.delay_s is not None],
-            "missed": [
-                {"record": e.name, "at_s": f.onset / e.score.fs, "length_s": length}
-                for e, f, length in due
-                if f.delay_s is None
-            ],
-        }
-    return found
-
-
 def _challenge(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
     outcomes = [e.challenge for e in evaluated if e.challenge is not None]
     if not outcomes:
@@ -248,8 +163,8 @@ def _challenge(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
         "by_type": {
             kind: {
                 **{k: getattr(s, k) for k in ("tp", "fn", "fp", "tn", "score")},
-                "TPR": _rate(s.tpr),
-                "TNR": _rate(s.tnr),
+                "TPR": rate_of(s.tpr),
+                "TNR": rate_of(s.tnr),
             }
             for kind, s in scores.items()
         },
@@ -261,7 +176,7 @@ def _af_by_record(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
     """Share of the records of each Challenge 2017 label in which any AF was marked."""
     labelled = [e for e in evaluated if e.rhythm is not None]
     return {
-        label: _rate(rate(sum(e.said_af for e in of), len(of)))
+        label: rate_of(rate(sum(e.said_af for e in of), len(of)))
         for label in sorted({str(e.rhythm) for e in labelled})
         if (of := [e for e in labelled if e.rhythm == label])
     }
@@ -286,10 +201,10 @@ def _record(e: Evaluated) -> dict[str, Any]:
 def _summaries(of: Mapping[str, Summary]) -> dict[str, Any]:
     return {
         name: {
-            "gross": _rate(s.gross),
+            "gross": rate_of(s.gross),
             "average": s.average,
             "n_records": s.n_records,
-            "by_patient": _rate(s.by_patient),
+            "by_patient": rate_of(s.by_patient),
         }
         for name, s in of.items()
     }
@@ -297,10 +212,6 @@ def _summaries(of: Mapping[str, Summary]) -> dict[str, Any]:
 
 def _pairs(of: Mapping[str, tuple[int, int]]) -> dict[str, list[int]]:
     return {name: list(pair) for name, pair in of.items()}
-
-
-def _rate(of: Rate) -> dict[str, Any]:
-    return asdict(of)
 
 
 def _number(value: float) -> float | None:

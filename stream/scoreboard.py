@@ -64,6 +64,7 @@ def _tables(result: Mapping[str, Any]) -> Iterable[Table]:
         yield _summary("Segments of the whole record", rates)
     if result["alarms"]:
         yield _per_day(result["alarms"])
+        yield _decisions(result["alarms"]["decision_s"])
         if result["alarms"]["episodes"]:
             yield _episodes(result["alarms"]["episodes"])
         if result["alarms"]["reds"] and result["alarms"]["labelled_hours"]:
@@ -132,6 +133,18 @@ def _per_day(alarms: Mapping[str, Any]) -> Table:
     for kind, counts in alarms["per_bed_and_day"].items():
         table.add_row(
             kind, f"{counts['all']:.1f} ({counts['n_all']})", f"{counts['announced']:.1f} ({counts['n_announced']})"
+        )
+    return table
+
+
+def _decisions(decisions: Mapping[str, Any]) -> Table:
+    table = _table(
+        "Own onset to decision of every alert, s", "alarm", "alerts", "p50", "p95", "p99", "max", "in 10 s, %"
+    )
+    for code, of in decisions.items():
+        figures = (f"{of[key]:.1f}" for key in ("p50", "p95", "p99", "max"))
+        table.add_row(
+            code, str(of["n"]), *figures, f"{100 * of['within_10_s'] / of['n']:.1f} ({of['within_10_s']}/{of['n']})"
         )
     return table
 

@@ -54,7 +54,7 @@ def bootstrap(
         raise ValueError(f"bootstrap: {len(parts)} parts and {len(patients)} patients; give one patient per part")
     groups = group(parts, patients)
     top, bottom = float(groups[:, 0].sum()), float(groups[:, 1].sum())
-    if bottom <= 0 or len(groups) == 1:
+    if (groups[:, 1] > 0).sum() < 2:
         value = top / bottom if bottom > 0 else None
         return Rate(top, bottom, value, None, None, "bootstrap over patients")
     drawn = np.random.default_rng(seed).integers(0, len(groups), (n_draws, len(groups)))

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model.ec57.beats import QRS_SYMBOLS, START_S
+from model.ec57.beats import START_S
 from model.ec57.marks import SHUTDOWN_BITS, Marks, Samples, samples_of
+from model.ec57.reader import QRS_SYMBOLS
 
 Values = npt.NDArray[np.float64]
 

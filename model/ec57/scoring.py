@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.ec57.beats import LABEL_MAPS, START_S, Comparison, LabelMap, compare_marks
+from model.ec57.beats import START_S, Comparison, LabelMap, compare_marks
 from model.ec57.episodes import (
     AF,
     FLUTTER,
@@ -19,6 +19,7 @@ from model.ec57.episodes import (
 )
 from model.ec57.marks import Marks
 from model.ec57.rates import RateError, heart_rate, measurement_error
+from model.ec57.reader import LABEL_MAPS
 from model.ec57.runs import RunComparison, compare_runs
 from model.ec57.summary import beat_rates, shutdown_rates
 from model.ec57.truths import fibrillation, has_beats, has_rhythms, is_paced, unlabelled
@@ -60,10 +61,14 @@ class RecordScore:
         return {**beat_rates(counts), **shutdown_rates(counts)}
 
     def other_parts(self) -> dict[str, tuple[int, int]]:
-        """Numerators and denominators of the rates of runs and episodes."""
+        """Numerators and denominators of the rates of runs and episodes; durations in ms, as records differ in rate."""
         names = {"V": "VE", "S": "SVE"}
         runs = {f"{names[k]} {name}": part for k, run in self.runs.items() for name, part in run.rates().items()}
-        return {**runs, **{f"{k} {name}": part for k, e in self.episodes.items() for name, part in e.rates().items()}}
+        episodes = {f"{k} {name}": part for k, e in self.episodes.items() for name, part in e.rates().items()}
+        for name, (top, bottom) in episodes.items():
+            if "duration" in name:
+                episodes[name] = (round(1000 * top / self.fs), round(1000 * bottom / self.fs))
+        return {**runs, **episodes}
 
 
 def score_record(

@@ -3,20 +3,22 @@
 Episodes are by the reference's own beats and rhythm changes, by the criteria of the alarm table with its default
 limits: asystole is an interval of 4 s or more between beats (or the rhythm `(ASYS`), ventricular tachycardia 5 or more
 ventricular beats in a row at 100 per minute or more (or the rhythm `(VT` in a record without beats), the extreme rates
-are those of the heart-rate rule in `rates`. A kind that the reference cannot tell is absent.
+are those of the heart-rate rule in `rates`. A kind that the reference cannot tell is absent. `near X_TACHY` and
+`near X_BRADY` hold where the reference rate is within 10 % of the limit, the accuracy that a monitor must have.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from model.ec57.beats import LABEL_MAPS, QRS_SYMBOLS
 from model.ec57.episodes import AF, VF, VT, Episodes, rhythm_episodes, vf_episodes
 from model.ec57.marks import SHUTDOWN_BITS, Marks
 from model.ec57.rates import heart_rate
+from model.ec57.reader import LABEL_MAPS, QRS_SYMBOLS
 
 ASYSTOLE_S = 4.0
 VT_BEATS, VT_BPM = 5, 100.0
 TACHY_BPM, BRADY_BPM = 140.0, 40.0
+NEAR = 1.1
 ASYS = ("(ASYS",)
 _NO_EPISODES = np.zeros((0, 2), np.int64)
 
@@ -61,6 +63,8 @@ def alarm_truths(of: Marks, fs: float, end: int) -> dict[str, Episodes]:
         at, bpm = heart_rate(of, fs, end)
         found["X_TACHY"] = _spans(at, bpm >= TACHY_BPM, fs)
         found["X_BRADY"] = _spans(at, bpm <= BRADY_BPM, fs)
+        found["near X_TACHY"] = _spans(at, bpm >= TACHY_BPM / NEAR, fs)
+        found["near X_BRADY"] = _spans(at, bpm <= BRADY_BPM * NEAR, fs)
     elif has_rhythms(of):
         found["VTACH"] = rhythm_episodes(of, VT, end)
         found["ASYSTOLE"] = rhythm_episodes(of, ASYS, end)

@@ -83,7 +83,7 @@ def test_a_record_is_scored_on_all_that_its_reference_holds() -> None:
     assert found.beat_parts("bxb")["QRS Se"] == found.beat_parts("bxb")["QRS +P"]
     assert found.beat_parts("bxb")["QRS Se"][0] == sum(s >= 30_000 and not 50_010 < s < 52_010 for s in beats)
     assert found.other_parts()["AF episode Se"] == (1, 1)
-    assert found.other_parts()["VF duration +P"] == (2000, 2000)
+    assert found.other_parts()["VF duration +P"] == (20_000, 20_000)  # ms
     assert found.segments["AF 10 s"] == (10, 0, 0, 49)  # the first one is split from the unlabelled start
     assert found.heart_rate is not None and found.heart_rate.bpm == 0.0
     assert found.vf_beats_per_min == pytest.approx(60.0)
@@ -96,3 +96,17 @@ def test_a_record_without_reference_beats_has_no_beat_tables() -> None:
     assert found.beats == {} and found.runs == {} and found.heart_rate is None
     assert found.other_parts()["VT episode Se"] == (0, 1)
     assert found.segments["VT said to be VF 4 s"] == (0, 75, 0, 0)
+
+
+def test_durations_of_records_of_different_rates_are_told_in_ms() -> None:
+    ref = marks([10, 36_000, 37_000], ["+", "+", "+"], aux=["(N", "(AFIB", "(N"])
+    slow = score_record("a", "a", ref, ref, 100.0, END).other_parts()["AF duration Se"]
+    fast = score_record("b", "b", ref, ref, 110.0, END).other_parts()["AF duration Se"]
+    assert slow == (10_000, 10_000)
+    assert fast == (9_091, 9_091)
+
+
+def test_near_rates_hold_within_10_percent_of_the_limit() -> None:
+    found = alarm_truths(marks(range(100, 4000, 45), ["N"] * 87), FS, END)  # 133 per minute
+    assert len(found["X_TACHY"]) == 0
+    assert len(found["near X_TACHY"]) == 1

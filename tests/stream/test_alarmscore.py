@@ -131,3 +131,10 @@ def test_delay_figures_tell_quantiles_and_the_share_within_10_s() -> None:
     assert (found["n"], found["asked"], found["p50"], found["max"], found["within_10_s"]) == (5, 7, 3.0, 14.0, 4)
     assert found["p95"] == pytest.approx(13.2)
     assert delay_figures([])["p50"] is None
+
+
+def test_an_extreme_rate_within_10_percent_of_the_limit_is_related_and_asks_for_no_alarm() -> None:
+    truths = {"X_TACHY": spans(), "near X_TACHY": spans((2000, 3000))}
+    raised = alert("X_TACHY", 2000, 2100, 3000)
+    assert verdict(raised, truths, FS, N) == "related"
+    assert score_alarms([raised], truths, FS, N).found == ()

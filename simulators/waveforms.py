@@ -55,8 +55,8 @@ def bank(fs: float) -> Bank:
             beats[NORMAL, i, lead] = whole
             beats[NO_P, i, lead] = whole - p_wave
             beats[ATRIAL, i, lead] = whole - 1.6 * p_wave
-            beats[VENTRICULAR, i, lead] = _ventricular(time_s, factor, ((1.5, -0.5), (-1.3, 0.4))[lead])
-            beats[VENTRICULAR_2, i, lead] = _ventricular(time_s, factor, ((-1.4, 0.5), (1.6, -0.5))[lead])
+            beats[VENTRICULAR, i, lead] = _ventricular(time_s, factor, ((1.6, -0.38), (-1.4, 0.3))[lead])
+            beats[VENTRICULAR_2, i, lead] = _ventricular(time_s, factor, ((-1.5, 0.36), (1.7, -0.36))[lead])
     edge = np.clip(np.minimum(np.arange(time_s.size), np.arange(time_s.size)[::-1]) / (0.04 * fs), 0, 1)
     beats *= edge
     beats.setflags(write=False)
@@ -132,5 +132,5 @@ def _ventricular(time_s: npt.NDArray[np.float64], factor: float, size: tuple[flo
         return np.exp(-(((time_s - at) / width) ** 2))
 
     qrs, t_wave = size
-    body = bump(0.0, 0.038) + 0.35 * bump(0.05, 0.03) - 0.22 * bump(-0.062, 0.022)
+    body = bump(0.0, 0.026) + 0.42 * bump(0.048, 0.022) - 0.25 * bump(-0.048, 0.016)
     return qrs * body + t_wave * bump(0.10 + 0.19 * factor, 0.065 * factor)

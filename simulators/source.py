@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import zmq
 
+from simulators.retention import OVERHEAD_BYTES, Entry, Retention
 from stream.wire import (
     Ack,
     AnyMessage,
@@ -38,120 +39,9 @@ from stream.wire import (
 
 SECOND = 1_000_000_000
 HELLO_EVERY_NS = SECOND
-TAIL_NS = 2 * SECOND  # how long the last packet of a bed may stay unconfirmed before it goes out again
 MAX_TAIL_NS = 30 * SECOND
 MAX_FRAMES = 256  # in one ZeroMQ message
 MAX_TURN = 16  # packets of one bed before the next bed has its turn
-OVERHEAD_BYTES = 160  # of a retained frame, in memory
-
-
-class _Entry:
-    """A frame that is kept: samples [first, end) of an epoch; End and Truth hold none.
-    `age_s`: signal of the bed that had been put in when it ended; `put_ns`: monotonic."""
-
-    __slots__ = ("age_s", "end", "epoch", "first", "frame", "kind", "put_ns", "sent")
-
-    def __init__(self, kind: type, epoch: str, first: int, end: int, frame: bytes, put_ns: int, age_s: float) -> None:
-        self.kind, self.epoch, self.first, self.end = kind, epoch, first, end
-        self.frame, self.put_ns, self.age_s = frame, put_ns, age_s
-        self.sent = False
-
-
-class _Bed:
-    """What is kept of one bed. `entries[:durable]` is safe, `entries[cursor:]` is to be sent."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.entries: list[_Entry] = []
-        self.durable = 0
-        self.cursor = 0
-        self.end = 0
-        self.signal_s = 0.0
-        self.n_bytes = 0
-        self.sent_ns = 0
-        self.tail_ns = TAIL_NS
-        self.n_packets = self.n_samples = self.n_sent = self.n_resent = self.n_lost = 0
-
-    def put(self, entry: _Entry) -> None:
-        self.entries.append(entry)
-        self.n_bytes += len(entry.frame) + OVERHEAD_BYTES
-        self.tail_ns = TAIL_NS
-
-    def safe(self, epoch: str, sample: int) -> None:
-        """All of earlier epochs, and this one up to `sample`, is durable."""
-        seen = False
-        for i in range(self.durable, len(self.entries)):
-            entry = self.entries[i]
-            if entry.epoch == epoch and entry.end <= sample:
-                self.durable = i + 1
-                seen = True
-            elif entry.epoch == epoch or seen:
-                if entry.epoch == epoch and not seen:
-                    self.durable = max(self.durable, i)
-                return
-
-    def find(self, epoch: str, sample: int) -> int | None:
-        """Where the epoch goes on from `sample`: an index, the length where it is not there yet, or None
-        for an epoch that is not known (any more)."""
-        found = None
-        for i in range(len(self.entries) - 1, -1, -1):
-            entry = self.entries[i]
-            if entry.epoch == epoch:
-                if entry.end > sample or (entry.kind is End and entry.end >= sample):
-                    found = i
-                else:
-                    return i + 1 if found is None else found
-            elif found is not None:
-                return found
-        return found
-
-    def trim(self, retain_s: float, share_bytes: int) -> None:
-        """Forget what is durable, sent, and older than `retain_s` of signal or over the share."""
-        n = 0
-        for entry in self.entries[: min(self.durable, self.cursor)]:
-            if self.signal_s - entry.age_s < retain_s and self.n_bytes <= share_bytes:
-                break
-            self.n_bytes -= len(entry.frame) + OVERHEAD_BYTES
-            n += 1
-        self._drop_head(n)
-
-    def squeeze(self, share_bytes: int) -> bool:
-        """Forget the oldest that was sent though it is not durable, to keep to the share. Returns whether
-        more has to go, which was not sent yet."""
-        n = 0
-        while n < self.cursor and self.n_bytes > share_bytes:
-            self.n_bytes -= len(self.entries[n].frame) + OVERHEAD_BYTES
-            n += 1
-        self._drop_head(n)
-        return self.n_bytes > share_bytes
-
-    def give_up(self, n: int, put_ns: int, cause: str) -> None:
-        """Put a `Lost` in the place of each run of the next `n` entries to be sent."""
-        old = self.entries[self.cursor : self.cursor + n]
-        new: list[_Entry] = []
-        for entry in old:
-            self.n_bytes -= len(entry.frame) + OVERHEAD_BYTES
-            if entry.kind is Truth:
-                continue
-            if entry.kind is End:
-                new.append(entry)
-                continue
-            if entry.kind is Waveform:
-                self.n_lost += entry.end - entry.first
-            first = entry.first
-            if new and new[-1].kind is Lost and (new[-1].epoch, new[-1].end) == (entry.epoch, entry.first):
-                first = new.pop().first
-            lost = Lost(bed=self.name, epoch=entry.epoch, first=first, n=entry.end - first, cause=cause)
-            new.append(_Entry(Lost, entry.epoch, first, entry.end, encode(lost), put_ns, entry.age_s))
-        self.entries[self.cursor : self.cursor + n] = new
-        self.durable = min(self.durable, self.cursor)
-        self.n_bytes += sum(len(entry.frame) + OVERHEAD_BYTES for entry in new)
-
-    def _drop_head(self, n: int) -> None:
-        if n:
-            del self.entries[:n]
-            self.durable = max(0, self.durable - n)
-            self.cursor -= n
 
 
 class Source:
@@ -184,8 +74,8 @@ class Source:
         self._clock_ns, self._mono_ns = clock_ns, mono_ns
         self._retain_s, self._retain_bytes = retain_s, retain_bytes
         self._live_age_ns = round(live_age_s * SECOND)
-        self._beds: dict[str, _Bed] = {}
-        self._behind: dict[str, _Bed] = {}
+        self._beds: dict[str, Retention] = {}
+        self._behind: dict[str, Retention] = {}
         self._control: list[bytes] = []
         self._sent = 0
         self._credit = 0
@@ -258,7 +148,7 @@ class Source:
     def _put(self, packet: Waveform | Truth | End, frame: bytes, mono_ns: int) -> None:
         bed = self._beds.get(packet.bed)
         if bed is None:
-            bed = self._beds[packet.bed] = _Bed(packet.bed)
+            bed = self._beds[packet.bed] = Retention(packet.bed)
         if isinstance(packet, Waveform):
             first, end = packet.first, packet.first + packet.n
             bed.end = end
@@ -267,7 +157,7 @@ class Source:
             bed.n_samples += packet.n
         else:
             first = end = packet.n_samples if isinstance(packet, End) else bed.end
-        bed.put(_Entry(type(packet), packet.epoch, first, end, frame, mono_ns, bed.signal_s))
+        bed.put(Entry(type(packet), packet.epoch, first, end, frame, mono_ns, bed.signal_s))
         self._behind[bed.name] = bed
 
     def _pump(self) -> None:
@@ -284,10 +174,10 @@ class Source:
             self._control = []
         while self._behind:
             frames: list[bytes] = []
-            turns: list[tuple[_Bed, list[_Entry]]] = []
+            turns: list[tuple[Retention, list[Entry]]] = []
             credit = self._credit - self._sent
             for bed in self._behind.values():
-                turn: list[_Entry] = []
+                turn: list[Entry] = []
                 for entry in bed.entries[bed.cursor : bed.cursor + MAX_TURN]:
                     if entry.kind is Waveform:
                         if credit <= 0:
@@ -306,7 +196,7 @@ class Source:
             for bed, turn in turns:
                 self._went(bed, turn, mono)
 
-    def _went(self, bed: _Bed, turn: list[_Entry], mono_ns: int) -> None:
+    def _went(self, bed: Retention, turn: list[Entry], mono_ns: int) -> None:
         bed.cursor += len(turn)
         bed.sent_ns = mono_ns
         del self._behind[bed.name]
@@ -382,7 +272,7 @@ class Source:
     def _tell_lost(self, wanted: Resend, n: int, cause: str) -> None:
         self._control.append(encode(Lost(bed=wanted.bed, epoch=wanted.epoch, first=wanted.first, n=n, cause=cause)))
 
-    def _go_back(self, bed: _Bed, at: int) -> None:
+    def _go_back(self, bed: Retention, at: int) -> None:
         bed.cursor = min(bed.cursor, at)
         if bed.cursor < len(bed.entries):
             self._behind[bed.name] = bed
@@ -415,7 +305,7 @@ class Source:
                 if last is not None:
                     self._go_back(bed, last)
 
-    def _give_up(self, bed: _Bed, mono_ns: int, share: int) -> None:
+    def _give_up(self, bed: Retention, mono_ns: int, share: int) -> None:
         n = 0
         for entry in bed.entries[bed.cursor :]:
             if mono_ns - entry.put_ns < self._live_age_ns or entry.kind is End:

@@ -14,9 +14,10 @@ may send, what they may forget, what their clocks say. docs/wire.md tells it fro
 
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from stream.clocks import SourceClock, age_ns, exchange
+from stream.peers import ACK_EVERY_NS, GONE_NS, PROBE_EVERY_NS, SECOND, BedAccount, Peer
 from stream.sequence import Chunk, Ended, Event, Gap, NewEpoch, Sequence, TruthSeen
 from stream.wire import (
     Ack,
@@ -36,66 +37,14 @@ from stream.wire import (
 
 __all__ = ["BedAccount", "Chunk", "Ended", "Event", "Gap", "Ingest", "NewEpoch", "TruthSeen"]
 
-SECOND = 1_000_000_000
-ACK_EVERY_NS = SECOND // 4
-PROBE_EVERY_NS = SECOND // 4
 REORDER_NS = SECOND // 20  # a packet may be overtaken for this long before it is asked for
 SILENT_NS = 5 * SECOND  # a source that says no Hello for this long loses its claim on its beds
-GONE_NS = 60 * SECOND  # and after this long is forgotten
 STEP_SHOWN_NS = 10 * SECOND
 PATIENCE = 15  # times the gap timeout: how long a hole may wait while its source answers for other beds
 PACKETS_PER_BED = 64
 MAX_SOURCES = 1024
 MAX_PROBES = 16
-
-
-class BedAccount(NamedTuple):
-    """Where a bed stands. `position`: sample up to which events were taken. `counts`: see
-    `Sequence.counts`. `age_ms`: age of its newest sample by its source's clock, corrected.
-    `silent_s`: since its last packet. `clock_stepped`: its source's clock stepped within the last
-    10 s. `waiting`: a hole is being asked for."""
-
-    bed: str
-    epoch: str
-    source: str
-    position: int
-    rate: float
-    ended: bool
-    counts: dict[str, int]
-    age_ms: float
-    silent_s: float
-    clock_offset_ms: float
-    clock_uncertainty_ms: float
-    clock_drift_ppm: float
-    clock_stepped: bool
-    waiting: bool
-
-
-class _Source:
-    """What is known of one session of a source."""
-
-    def __init__(self, identity: bytes, hello: Hello, number: int) -> None:
-        self.identity = identity
-        self.name, self.session, self.speed = hello.source, hello.session, hello.speed
-        self.number = number  # sessions are numbered as they come: a later one of a name wins
-        self.heard = 0  # ns, monotonic: its last Hello
-        self.received = 0  # packets that came here
-        self.seen = 0  # packets of this session that are no longer on their way: came, or were lost
-        self.queued = 0  # packets that came and were not taken yet
-        self.n_beds = 0
-        self.n_refused = 0
-        self.credit = 0  # as last told
-        self.acked = -ACK_EVERY_NS
-        self.ack_wanted = True
-        self.caught_up = -GONE_NS  # ns, monotonic: when a packet last filled a hole that was asked for
-        self.durable: dict[str, tuple[str, int]] = {}
-        self.clock = SourceClock()
-        self.probed = -PROBE_EVERY_NS
-        self.probes: dict[int, tuple[int, int]] = {}
-
-    @property
-    def throttled(self) -> bool:
-        return self.seen >= self.credit
+TRUTH_BYTES = 256  # about what an annotation takes in memory
 
 
 class Ingest:
@@ -104,7 +53,8 @@ class Ingest:
     `capacity`: beds at most. `gap_timeout_s`: wall time after which a hole that nobody fills is
     declared a gap. `refill_s`: how much of the signal before its checkpoint a restarted shard needs
     to fill its rings again; sources are told to keep that much more. `queue_packets`: packets that
-    may wait to be taken, all sources together; credit is given so that there are no more.
+    may wait to be taken, all sources together, and `queue_bytes` of samples; credit is given so that
+    there are no more, and what comes all the same is dropped at twice as many and asked for again.
     """
 
     def __init__(
@@ -114,6 +64,7 @@ class Ingest:
         gap_timeout_s: float = 2.0,
         refill_s: float = 15.0,
         queue_packets: int = 8192,
+        queue_bytes: int = 128 << 20,
         session: str | None = None,
     ) -> None:
         if capacity < 1 or queue_packets < PACKETS_PER_BED:
@@ -123,19 +74,19 @@ class Ingest:
         self._capacity = capacity
         self._gap_timeout_ns = round(gap_timeout_s * SECOND)
         self._refill_s = refill_s
-        self._queue_packets = queue_packets
-        self._sources: dict[bytes, _Source] = {}
+        self._queue_packets, self._queue_bytes = queue_packets, queue_bytes
+        self._sources: dict[bytes, Peer] = {}
         self._n_sessions = 0
         self._beds: dict[str, Sequence] = {}
-        self._owner: dict[str, _Source] = {}
+        self._owner: dict[str, Peer] = {}
         self._durable: dict[str, tuple[str, int]] = {}
         self._ready: dict[str, Sequence] = {}
         self._waiting: dict[str, Sequence] = {}
-        self._n_queued = 0
+        self._n_queued = self._n_bytes = 0
         self._outbox: list[tuple[bytes, AnyMessage]] = []
         self._told: dict[tuple[bytes, str], int] = {}
         self._next_probe = 0
-        self._handlers: dict[type, Callable[[_Source, Any, int, int], str | None]] = {
+        self._handlers: dict[type, Callable[[Peer, Any, int, int], str | None]] = {
             Waveform: self._wave,
             Truth: self._truth,
             Lost: self._lost,
@@ -171,7 +122,7 @@ class Ingest:
             for bed in self._ready.values():
                 bed.take(events)
             self._ready.clear()
-            self._n_queued = 0
+            self._n_queued = self._n_bytes = 0
             for source in self._sources.values():
                 source.queued = 0
         return events
@@ -262,7 +213,7 @@ class Ingest:
             for s in self._sources.values()
         }
 
-    def _wave(self, source: _Source, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
+    def _wave(self, source: Peer, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
         source.received += 1
         source.seen += 1
         name = packet.bed
@@ -275,39 +226,37 @@ class Ingest:
             bed.n_received += 1
             bed.n_refused += 1
             return f"claimed|bed: {name} is sent by source {bed.source} already; give each bed one source"
-        if packet.epoch != bed.epoch:
-            if self._n_queued >= 2 * self._queue_packets:
-                bed.n_received += 1
-                bed.n_dropped += 1
-                return None
-            if bed.session not in ("", source.session) and not bed.ended:
-                bed.close("source restarted", mono_ns)
-            bed.source, bed.session, bed.speed = source.name, source.session, source.speed
-        elif self._n_queued >= 2 * self._queue_packets:
-            # More than credit allows, as after a restart: it is asked for again when there is room.
+        if self._overrun():  # more than credit allows, as after a restart: it is asked for again when there is room
             bed.n_received += 1
             bed.n_dropped += 1
             return None
+        if packet.epoch != bed.epoch:
+            if bed.session not in ("", source.session) and not bed.ended:
+                bed.close("source restarted", mono_ns)
+            bed.source, bed.session, bed.speed = source.name, source.session, source.speed
         position, asked, pending = bed.next, bed.n_asked, bed.pending
         text = bed.wave(packet, now_ns, mono_ns)
         self._look_at(bed)
         queued = bed.pending - pending  # what is held waits for its source and not for the shard
-        source.queued += queued
-        self._n_queued += queued
+        if queued:
+            source.queued += queued
+            self._n_queued += queued
+            self._n_bytes += packet.data.nbytes
         if asked and bed.next > position:
             source.caught_up = mono_ns
         return None if text is None else "changed|" + text
 
-    def _truth(self, source: _Source, message: Truth, now_ns: int, mono_ns: int) -> str | None:
+    def _truth(self, source: Peer, message: Truth, now_ns: int, mono_ns: int) -> str | None:
         bed = self._own(source, message.bed)
-        if bed is None or self._n_queued >= 2 * self._queue_packets:
+        if bed is None or self._overrun():
             return None
         text = bed.truth(message)
         self._look_at(bed)
         self._n_queued += 1
+        self._n_bytes += TRUTH_BYTES * len(message.samples)
         return None if text is None else "field|" + text
 
-    def _lost(self, source: _Source, message: Lost, now_ns: int, mono_ns: int) -> str | None:
+    def _lost(self, source: Peer, message: Lost, now_ns: int, mono_ns: int) -> str | None:
         bed = self._own(source, message.bed)
         if bed is None:
             return None
@@ -318,7 +267,7 @@ class Ingest:
             source.caught_up = mono_ns
         return None if text is None else "field|" + text
 
-    def _end(self, source: _Source, message: End, now_ns: int, mono_ns: int) -> str | None:
+    def _end(self, source: Peer, message: End, now_ns: int, mono_ns: int) -> str | None:
         bed = self._own(source, message.bed)
         if bed is None:
             return None
@@ -329,13 +278,13 @@ class Ingest:
         self._look_at(bed)
         return None if text is None else "field|" + text
 
-    def _probe_reply(self, source: _Source, message: ProbeReply, now_ns: int, mono_ns: int) -> str | None:
+    def _probe_reply(self, source: Peer, message: ProbeReply, now_ns: int, mono_ns: int) -> str | None:
         probe = source.probes.pop(message.id, None)
         if probe is not None:
             source.clock.observe(exchange(*probe, message.received_ns, message.sent_ns, mono_ns))
         return None
 
-    def _hello(self, identity: bytes, hello: Hello, mono_ns: int) -> _Source | None:
+    def _hello(self, identity: bytes, hello: Hello, mono_ns: int) -> Peer | None:
         source = self._sources.get(identity)
         if source is None or source.session != hello.session:
             who = (hello.source, hello.session)
@@ -351,7 +300,7 @@ class Ingest:
                 if source is not None:
                     self._forget_source(source)
                 self._n_sessions += 1
-                source = _Source(identity, hello, self._n_sessions)
+                source = Peer(identity, hello, self._n_sessions)
             self._sources[identity] = source
             self._ask_again(source, mono_ns)
         source.heard = mono_ns
@@ -361,7 +310,7 @@ class Ingest:
         source.ack_wanted = True
         return source
 
-    def _ask_again(self, source: _Source, mono_ns: int) -> None:
+    def _ask_again(self, source: Peer, mono_ns: int) -> None:
         """A source is here, again: tell it what is durable, and ask for the rest of its beds."""
         for bed in self._beds.values():
             if (bed.source, bed.session) != (source.name, source.session):
@@ -372,10 +321,13 @@ class Ingest:
                 bed.expect(mono_ns)
                 self._waiting[bed.bed] = bed
 
-    def _own(self, source: _Source, name: str) -> Sequence | None:
+    def _overrun(self) -> bool:
+        return self._n_queued >= 2 * self._queue_packets or self._n_bytes >= 2 * self._queue_bytes
+
+    def _own(self, source: Peer, name: str) -> Sequence | None:
         return self._beds.get(name) if self._owner.get(name) is source else None
 
-    def _claim(self, bed: Sequence, source: _Source, mono_ns: int) -> bool:
+    def _claim(self, bed: Sequence, source: Peer, mono_ns: int) -> bool:
         owner = self._owner.get(bed.bed)
         if owner is not None:
             restarted = owner.name == source.name and owner.number < source.number
@@ -412,10 +364,11 @@ class Ingest:
         elif bed.ask_due(mono_ns, REORDER_NS):
             self._outbox.append((owner.identity, Resend(bed=bed.bed, epoch=bed.epoch, first=bed.next)))
 
-    def _ack(self, source: _Source, mono_ns: int) -> None:
+    def _ack(self, source: Peer, mono_ns: int) -> None:
         share = max(PACKETS_PER_BED, self._queue_packets // len(self._sources))
         window = min(PACKETS_PER_BED * max(1, source.n_beds), share)
-        credit = source.seen + max(0, window - source.queued)
+        room = window - source.queued if self._n_bytes < self._queue_bytes else 0
+        credit = source.seen + max(0, room)
         gained = abs(credit - source.credit)
         if not (source.ack_wanted or gained * 4 >= window or (gained and mono_ns - source.acked >= ACK_EVERY_NS)):
             return
@@ -426,7 +379,7 @@ class Ingest:
         ack = Ack(session=source.session, shard=self.session, credit=credit, received=source.received, durable=durable)
         self._outbox.append((source.identity, ack))
 
-    def _probe(self, source: _Source, now_ns: int, mono_ns: int) -> None:
+    def _probe(self, source: Peer, now_ns: int, mono_ns: int) -> None:
         source.probed = mono_ns
         self._next_probe += 1
         if len(source.probes) >= MAX_PROBES:
@@ -446,7 +399,7 @@ class Ingest:
             self._told[key] = mono_ns
             self._outbox.append((identity, Refused(cause=cause, text=text[:1000])))
 
-    def _forget_source(self, source: _Source) -> None:
+    def _forget_source(self, source: Peer) -> None:
         del self._sources[source.identity]
         for name in [name for name, owner in self._owner.items() if owner is source]:
             del self._owner[name]

@@ -8,89 +8,21 @@ and the checkpoint speak of `taken`.
 """
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
+from stream.arrivals import Chunk, Ended, Event, Gap, NewEpoch, Piece, TruthSeen, follows, join
 from stream.wire import End, Lost, Signal, Truth, Waveform
 
+__all__ = ["Chunk", "Ended", "Event", "Gap", "NewEpoch", "Sequence", "Taken", "TruthSeen"]
+
 MAX_HELD = 64  # packets kept ahead of a hole; the rest comes again by the resend that was asked for
+MAX_HELD_BYTES = 1 << 20
 MAX_RUN = 20_000  # samples in one chunk
 MAX_CAUSES = 8  # causes of gaps told apart per bed; a source may invent more, they count as "other"
 LIMIT = 2**62
 REASK_NS = 250_000_000  # a resend is asked for again after this, and after eight times as long from the eighth on
-
-
-class NewEpoch(NamedTuple):
-    """A bed begins a new epoch at sample 0. `speed` as in `Hello`."""
-
-    bed: str
-    epoch: str
-    signals: tuple[Signal, ...]
-    rate: float
-    source: str
-    speed: float
-
-
-class Chunk(NamedTuple):
-    """A run of samples of one bed, starting at sample `first`; `samples`: (signals, n) int16, digital
-    units, read-only. One packet, or several that follow one another; the stamps are the last one's.
-    `refill`: samples from before the checkpoint, which only fill rings again and are judged already."""
-
-    bed: str
-    epoch: str
-    signals: tuple[Signal, ...]
-    rate: float
-    first: int
-    samples: npt.NDArray[np.int16]
-    off: int
-    device_ns: int
-    received_ns: int
-    sent_ns: int
-    refill: bool
-
-
-class Gap(NamedTuple):
-    """Samples `first` to `first` + `n` of a bed will not come."""
-
-    bed: str
-    epoch: str
-    first: int
-    n: int
-    cause: str
-
-
-class TruthSeen(NamedTuple):
-    """Reference annotations that came alongside."""
-
-    bed: str
-    epoch: str
-    samples: tuple[int, ...]
-    symbols: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-class Ended(NamedTuple):
-    """An epoch is over after `n_samples`."""
-
-    bed: str
-    epoch: str
-    n_samples: int
-
-
-Event = NewEpoch | Chunk | Gap | TruthSeen | Ended
-
-
-class _Piece(NamedTuple):
-    """Part [a, b) of a packet, in order and not yet taken."""
-
-    packet: Waveform
-    a: int
-    b: int
-    received_ns: int
-    refill: bool
 
 
 class Taken:
@@ -139,7 +71,7 @@ class Sequence:
         self._closed: deque[str] = deque(maxlen=8)
         self._gaps: deque[tuple[int, int]] = deque(maxlen=32)
         self._truth_next = 0
-        self._out: list[_Piece | NewEpoch | Gap | TruthSeen | Ended] = []
+        self._out: list[Piece | NewEpoch | Gap | TruthSeen | Ended] = []
         # The account. Packets by fate:
         self.n_received = self.n_accepted = self.n_duplicate = self.n_late = 0
         self.n_reordered = self.n_dropped = self.n_refused = 0
@@ -257,14 +189,14 @@ class Sequence:
         while i < len(out):
             item = out[i]
             i += 1
-            if type(item) is _Piece:
+            if type(item) is Piece:
                 pieces = [item]
                 n = item.b - item.a
-                while i < len(out) and _follows(item, out[i]) and n < MAX_RUN:
+                while i < len(out) and follows(item, out[i]) and n < MAX_RUN:
                     pieces.append(out[i])  # type: ignore[arg-type]
                     n += pieces[-1].b - pieces[-1].a
                     i += 1
-                into.append(_chunk(pieces))
+                into.append(join(pieces))
                 if item.refill:
                     self.refilled += n
                 else:
@@ -374,7 +306,7 @@ class Sequence:
         else:
             if packet.first in self._held:
                 self.n_duplicate += 1
-            elif len(self._held) >= MAX_HELD:
+            elif not self._room(packet):
                 self.n_dropped += 1
             else:
                 self._held[packet.first] = (packet, now_ns)
@@ -387,7 +319,7 @@ class Sequence:
             self.n_late += 1
         elif self.epoch and not self.ended:
             # The rest of the old epoch comes first, if its source has it.
-            if len(self._successors) < MAX_HELD:
+            if self._room(packet):
                 self._successors.append((packet, now_ns))
             else:
                 self.n_dropped += 1
@@ -410,14 +342,19 @@ class Sequence:
         a = self.next - first
         split = self.refill_until - first
         if a < split < n:
-            self._out.append(_Piece(packet, a, split, received_ns, True))
-            self._out.append(_Piece(packet, split, n, received_ns, False))
+            self._out.append(Piece(packet, a, split, received_ns, True))
+            self._out.append(Piece(packet, split, n, received_ns, False))
         else:
-            self._out.append(_Piece(packet, a, n, received_ns, split >= n))
+            self._out.append(Piece(packet, a, n, received_ns, split >= n))
         self.next = first + n
         self.seq = packet.seq + 1
         self.device_ns = packet.device_ns
         self.n_accepted += 1
+
+    def _room(self, packet: Waveform) -> bool:
+        """Whether one more packet may be held."""
+        held = [*(entry[0] for entry in self._held.values()), *(entry[0] for entry in self._successors)]
+        return len(held) < MAX_HELD and packet.data.nbytes + sum(p.data.nbytes for p in held) <= MAX_HELD_BYTES
 
     def _gap(self, n: int, cause: str) -> None:
         """Declare the next `n` samples missing; a missing part of a refill is simply not there."""
@@ -466,23 +403,3 @@ class Sequence:
         elif progress:
             self.since = self.opened = self.asked = mono_ns
             self.n_asked = min(self.n_asked, 1)
-
-
-def _follows(piece: _Piece, other: object) -> bool:
-    return type(other) is _Piece and other.refill == piece.refill and other.packet.off == piece.packet.off
-
-
-def _chunk(pieces: list[_Piece]) -> Chunk:
-    head, last = pieces[0], pieces[-1].packet
-    packet = head.packet
-    if len(pieces) == 1:
-        samples = packet.samples()
-        if head.b - head.a != packet.n:
-            samples = samples[:, head.a : head.b]
-    else:
-        samples = np.concatenate([piece.packet.samples()[:, piece.a : piece.b] for piece in pieces], axis=1)
-        samples.flags.writeable = False
-    return Chunk(
-        packet.bed, packet.epoch, packet.signals, packet.rate, packet.first + head.a, samples, packet.off,
-        last.device_ns, pieces[-1].received_ns, last.sent_ns, head.refill,
-    )  # fmt: skip

@@ -359,6 +359,22 @@ def test_a_source_that_ignores_its_credit_fills_nothing_but_its_own_gap() -> Non
     assert checked(bench.take())["delivered"] == 127 * N
 
 
+def test_memory_is_bounded_in_bytes_however_long_the_packets_are() -> None:
+    bench = Bench(Ingest(queue_bytes=1 << 20))
+    long = [packet(seq, n=20_000) for seq in range(50)]  # 80 kB each
+    bench.give(*long[:20])
+    (ack,) = [message for message in bench.replies(1) if isinstance(message, Ack)]
+    assert ack.credit == 20  # no more before these are taken
+    bench.give(*long[20:])
+    assert bench.counts()["dropped"] == 50 - 27
+    bench.take()
+    bench.give(*[packet(seq, n=20_000) for seq in range(28, 50)])
+    assert bench.ingest._beds["bed-1"].held == 13
+    bench.give(packet(27, n=20_000))
+    bench.take()
+    assert bench.counts()["delivered"] == 41 * 20_000
+
+
 def test_sources_are_told_what_they_may_forget_less_the_refill() -> None:
     bench = Bench()
     bench.give(*[packet(seq) for seq in range(20)])

@@ -1,0 +1,100 @@
+"""What a shard is given of a bed, in order: the start of an epoch, runs of samples, gaps, its end."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.wire import Signal, Waveform
+
+
+class NewEpoch(NamedTuple):
+    """A bed begins a new epoch at sample 0. `speed` as in `Hello`."""
+
+    bed: str
+    epoch: str
+    signals: tuple[Signal, ...]
+    rate: float
+    source: str
+    speed: float
+
+
+class Chunk(NamedTuple):
+    """A run of samples of one bed, starting at sample `first`; `samples`: (signals, n) int16, digital
+    units, read-only. One packet, or several that follow one another; the stamps are the last one's.
+    `refill`: samples from before the checkpoint, which only fill rings again and are judged already."""
+
+    bed: str
+    epoch: str
+    signals: tuple[Signal, ...]
+    rate: float
+    first: int
+    samples: npt.NDArray[np.int16]
+    off: int
+    device_ns: int
+    received_ns: int
+    sent_ns: int
+    refill: bool
+
+
+class Gap(NamedTuple):
+    """Samples `first` to `first` + `n` of a bed will not come."""
+
+    bed: str
+    epoch: str
+    first: int
+    n: int
+    cause: str
+
+
+class TruthSeen(NamedTuple):
+    """Reference annotations that came alongside."""
+
+    bed: str
+    epoch: str
+    samples: tuple[int, ...]
+    symbols: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Ended(NamedTuple):
+    """An epoch is over after `n_samples`."""
+
+    bed: str
+    epoch: str
+    n_samples: int
+
+
+Event = NewEpoch | Chunk | Gap | TruthSeen | Ended
+
+
+class Piece(NamedTuple):
+    """Part [a, b) of a packet, in order and not yet taken."""
+
+    packet: Waveform
+    a: int
+    b: int
+    received_ns: int
+    refill: bool
+
+
+def follows(piece: Piece, other: object) -> bool:
+    """Whether what follows `piece` in its bed may be of one chunk with it."""
+    return type(other) is Piece and other.refill == piece.refill and other.packet.off == piece.packet.off
+
+
+def join(pieces: list[Piece]) -> Chunk:
+    """The chunk of pieces that follow one another; of a single one it shares the packet's memory."""
+    head, last = pieces[0], pieces[-1].packet
+    packet = head.packet
+    if len(pieces) == 1:
+        samples = packet.samples()
+        if head.b - head.a != packet.n:
+            samples = samples[:, head.a : head.b]
+    else:
+        samples = np.concatenate([piece.packet.samples()[:, piece.a : piece.b] for piece in pieces], axis=1)
+        samples.flags.writeable = False
+    return Chunk(
+        packet.bed, packet.epoch, packet.signals, packet.rate, packet.first + head.a, samples, packet.off,
+        last.device_ns, pieces[-1].received_ns, last.sent_ns, head.refill,
+    )  # fmt: skip

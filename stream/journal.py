@@ -79,7 +79,7 @@ _action = msgspec.json.Decoder(Action)
 _json = msgspec.json.Encoder()
 
 
-class JournalError(RuntimeError):
+class JournalError(ValueError):
     """The journal cannot be opened, read or written now; the text names the file and the mend."""
 
 

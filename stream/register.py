@@ -4,6 +4,7 @@ No sockets, files or clocks. The journal is the truth of alerts, and this its ne
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from stream.wire import Action, AlertEvent, Greeting, Numeric, Snapshot, Stamps
 MAX_BEDS = 4096
 MAX_PAUSE_S = 3600.0
 LEFT_BEHIND_NS = 10_000_000_000
+EARLY_NS = 5_000_000_000
 FORGET_NS = 600_000_000_000
 _SNAPSHOT_PART = 500  # alerts, and numerics, in one frame: far below the wire's limit of size
 
@@ -145,6 +147,33 @@ class Register:
             del self.beds[name]
             self.numerics.pop(name, None)
         self._left_behind_ns = {i: since for i, since in self._left_behind_ns.items() if i in self.active}
+
+
+class Sessions:
+    """How far the numbered alert events of each shard's session are on disk."""
+
+    def __init__(self, until: dict[str, int]) -> None:
+        self._until = until
+        self._early: dict[str, tuple[int, int]] = {}  # session: lowest number that came early, since when
+
+    def until(self, session: str) -> int:
+        """The number of the first event of the session that is not on disk."""
+        return self._until.get(session, 0)
+
+    def committed(self, until: Mapping[str, int]) -> None:
+        """The events before these numbers are on disk now."""
+        self._until.update(until)
+        for session in until:
+            self._early.pop(session, None)
+
+    def believe(self, session: str, first: int, monotonic_ns: int) -> bool:
+        """Whether to take events from number `first` on though those before it are missing.
+
+        Where the journal was exchanged, it lacks events that the shard no longer has. So after 5 s of
+        sending again, the lowest number that the shard sends is the oldest that it has."""
+        lowest, since_ns = self._early.get(session, (first, monotonic_ns))
+        self._early[session] = min(lowest, first), since_ns
+        return first <= lowest and monotonic_ns - since_ns >= EARLY_NS
 
 
 def _next(event: AlertEvent, now_ns: int, **changes: Any) -> AlertEvent:

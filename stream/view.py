@@ -15,11 +15,7 @@ live screen on a terminal, plain lines where standard output is none, log events
 import io
 import re
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import IO
 
 import structlog
@@ -28,108 +24,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stream.subscriber import Joined, Publication
-from stream.wire import Action, AlertEvent, BeatJudgement, BedStatus, Numeric, Reply
+from stream import bedside
+from stream.bedside import Item, Row, Ward
+from stream.wire import Action, AlertEvent
 
 log = structlog.get_logger()
 
 NOTICE = "RESEARCH SOFTWARE, NOT FOR CLINICAL USE: simulated or replayed patients"
 REFRESH_S = 0.25
 STATE_S = 10.0  # plain lines tell the state of the beds so often
-STALE_S = 3.0
 N_ALERTS = 200
 N_LEFT = 20  # lines left on the terminal at the end
-_TREND = 30  # heart rates in a sparkline
-_LATENCIES = 200
 _BARS = "▁▂▃▄▅▆▇█"
-_ORDER = {"high": 0, "medium": 1, "low": 2}
 _LOG_HEAD = re.compile(r"^timestamp=\S*T(\d\d:\d\d:\d\d)\S* level=\S+ role=\S+ ")
-_TOLD = frozenset({"start", "end", "reset"})  # phases that are worth a line
-
-Item = Joined | Publication | Reply
-
-
-@dataclass(slots=True)
-class Row:
-    """What is known of a bed. `standing`: its alerts that are active or latched, by id, with the time
-    (UTC ns) at which each was first seen."""
-
-    numeric: Numeric | None = None
-    numeric_at: float = 0.0
-    status: BedStatus | None = None
-    status_at: float = 0.0
-    rates: deque[float | None] = field(default_factory=lambda: deque(maxlen=_TREND))
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
-    standing: dict[str, tuple[AlertEvent, int]] = field(default_factory=dict)
-    last: tuple[AlertEvent, int] | None = None
-
-
-class Ward:
-    """The state that all three ways show. Clocks are passed in."""
-
-    def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, utc_ns: Callable[[], int] = time.time_ns
-    ) -> None:
-        self.monotonic, self.utc_ns = monotonic, utc_ns
-        self.rows: dict[str, Row] = {}
-        self.gateway: BedStatus | None = None
-        self.heard_at: float | None = None
-        self.n_missed = 0
-
-    def take(self, item: Item) -> list[str | AlertEvent | Action]:
-        """Take what the subscriber handed out; returns what is worth a line: alerts, actions, words."""
-        self.heard_at = self.monotonic()
-        if isinstance(item, Joined):
-            return self._joined(item)
-        if isinstance(item, Reply):
-            return [] if item.ok else [f"refused: {item.text}"]
-        message = item.message
-        if isinstance(message, BedStatus):
-            if item.topic == "gateway":
-                self.gateway = message
-            else:
-                row = self._row(message.bed)
-                row.status, row.status_at = message, self.heard_at
-        elif isinstance(message, Numeric):
-            row = self._row(message.bed)
-            row.numeric, row.numeric_at = message, self.heard_at
-            row.rates.append(message.hr)
-        elif isinstance(message, BeatJudgement):
-            if message.stamps.received and message.stamps.published:
-                latency_ms = (message.stamps.published - message.stamps.received) / 1e6
-                self._row(message.bed).latencies.append(latency_ms)
-        elif isinstance(message, AlertEvent):
-            self._settle(message)
-            return [message] if message.phase in _TOLD else []
-        elif isinstance(message, Action):
-            return [message] if message.sample is None else []
-        return []
-
-    def _joined(self, joined: Joined) -> list[str | AlertEvent | Action]:
-        for row in self.rows.values():
-            row.standing.clear()
-        for event in joined.active:
-            self._settle(event)
-        for numeric in joined.numerics:
-            row = self._row(numeric.bed)
-            row.numeric, row.numeric_at = numeric, self.monotonic()
-        if joined.n_missed == 0:
-            return [*joined.active]
-        self.n_missed += joined.n_missed or 0
-        why = "the gateway started again" if joined.n_missed is None else f"{joined.n_missed} publications were missed"
-        over = [f"{event.bed}: {_words(event)} is over meanwhile" for event in joined.ended]
-        return [f"{why}; what stands is known again", *over]
-
-    def _settle(self, event: AlertEvent) -> None:
-        row = self._row(event.bed)
-        since_ns = row.standing.pop(event.alert_id, (event, event.stamps.committed or self.utc_ns()))[1]
-        if event.state != "inactive":
-            row.standing[event.alert_id] = event, since_ns
-        if event.phase == "start" and event.suppressed_by is None:
-            row.last = event, since_ns
-
-    def _row(self, bed: str) -> Row:
-        return self.rows.setdefault(bed, Row())
 
 
 class Screen:
@@ -154,7 +61,7 @@ class Screen:
             self._console.print(line, soft_wrap=True)
 
     def take(self, item: Item) -> None:
-        self._lines.extend(_line(word) for word in self._ward.take(item))
+        self._lines.extend(bedside.line(word) for word in self._ward.take(item))
 
     def refresh(self) -> None:
         """Redraw, four times a second at most."""
@@ -176,7 +83,7 @@ class Screen:
         for name in ("PVC/min", "alert", "since", "data age", "ms p50/p99"):
             right = name != "alert"
             table.add_column(name, justify="right" if right else "left", no_wrap=True, ratio=None if right else 1)
-        for bed in _shown(ward.rows, n_beds):
+        for bed in bedside.shown(ward.rows, n_beds):
             table.add_row(*self._cells(bed, ward.rows[bed]))
         hidden = len(ward.rows) - n_beds
         parts: list[RenderableType] = [Text(NOTICE, "bold black on yellow"), self._state(), Text(), table]
@@ -189,12 +96,12 @@ class Screen:
 
     def _state(self) -> Text:
         ward = self._ward
-        text = Text(_clean(self._title), "bold")
+        text = Text(bedside.clean(self._title), "bold")
         if ward.heard_at is None:
             return text.append("  waiting for the gateway", "not bold yellow")
         silent_s = ward.monotonic() - ward.heard_at
-        if silent_s > STALE_S:
-            return text.append(f"  GATEWAY SILENT for {_age(silent_s)}", "bold red")
+        if silent_s > bedside.STALE_S:
+            return text.append(f"  GATEWAY SILENT for {bedside.age(silent_s)}", "bold red")
         words = [f"{len(ward.rows)} beds"]
         if ward.gateway is not None:
             counts, latency = ward.gateway.counts, ward.gateway.latency_ms
@@ -210,35 +117,38 @@ class Screen:
     def _cells(self, bed: str, row: Row) -> list[Text]:
         now = self._ward.monotonic()
         numeric = row.numeric
-        known = numeric is not None and now - row.numeric_at <= STALE_S
-        rhythm = _clean(numeric.rhythm) if numeric and known else "-?-"
+        known = numeric is not None and now - row.numeric_at <= bedside.STALE_S
+        rhythm = bedside.clean(numeric.rhythm) if numeric and known else "-?-"
         cells = [
-            Text(_clean(bed)),
+            Text(bedside.clean(bed)),
             Text(rhythm),
-            Text(_number(numeric.hr if numeric and known else None), "bold green"),
+            Text(bedside.number(numeric.hr if numeric and known else None), "bold green"),
         ]
         if self._bars:
-            cells.append(Text(_sparkline(list(row.rates)[-self._trend() :], self._bars), "green"))
-        cells.append(Text(_number(numeric.pvc_per_min if numeric and known else None)))
+            cells.append(Text(bedside.sparkline(list(row.rates)[-self._trend() :], self._bars), "green"))
+        cells.append(Text(bedside.number(numeric.pvc_per_min if numeric and known else None)))
         cells += self._alert(row)
-        cells.append(_data_age(row, now))
-        return [*cells, Text(_latency(row.latencies))]
+        cells.append(bedside.data_age(row, now))
+        return [*cells, Text(bedside.latency(row.latencies))]
 
     def _trend(self) -> int:
         """How many heart rates there is room for: 8 at 80 columns, all at 124."""
-        return min(8 + max(self._console.width - 80, 0) // 2, _TREND)
+        return min(8 + max(self._console.width - 80, 0) // 2, bedside.TREND)
 
     def _alert(self, row: Row) -> list[Text]:
         """The highest alert that stands, or the last that is over; and since when."""
-        standing = _highest(row)
+        standing = bedside.highest(row)
         shown = standing or row.last
         if shown is None:
             return [Text(""), Text("")]
         event, since_ns = shown
-        style = _style(event) if standing else "dim"
+        style = bedside.style(event) if standing else "dim"
         note = ", latched" if event.state == "latched" else "" if standing else ", over"
-        age = _age((self._ward.utc_ns() - since_ns) / 1e9)
-        return [Text(f"{mark(event)} {_words(event)}{note}", style), Text(age, "" if standing else "dim")]
+        age = bedside.age((self._ward.utc_ns() - since_ns) / 1e9)
+        return [
+            Text(f"{bedside.mark(event)} {bedside.words(event)}{note}", style),
+            Text(age, "" if standing else "dim"),
+        ]
 
 
 class _Said(io.StringIO):
@@ -251,7 +161,7 @@ class _Said(io.StringIO):
     def write(self, text: str) -> int:
         if self._live.is_started:
             short = _LOG_HEAD.sub(r"\1 ", text)
-            self._lines.extend(Text(_clean(line), "yellow") for line in short.splitlines() if line)
+            self._lines.extend(Text(bedside.clean(line), "yellow") for line in short.splitlines() if line)
             return len(text)
         return sys.stderr.write(text)
 
@@ -273,7 +183,7 @@ class Lines:
 
     def take(self, item: Item) -> None:
         for word in self._ward.take(item):
-            self._print(_line(word).plain)
+            self._print(bedside.line(word).plain)
 
     def refresh(self) -> None:
         """Tell the state of the beds where that is due."""
@@ -281,15 +191,8 @@ class Lines:
         if now - self._told_at < STATE_S:
             return
         self._told_at = now
-        for bed in _shown(self._ward.rows, len(self._ward.rows)):
-            row = self._ward.rows[bed]
-            numeric = row.numeric
-            rate, pvc = (numeric.hr, numeric.pvc_per_min) if numeric else (None, None)
-            rhythm = _clean(numeric.rhythm) if numeric else "-?-"
-            age, latency = _data_age(row, now).plain, _latency(row.latencies)
-            self._print(
-                f"{_clean(bed)}: {rhythm} HR {_number(rate)} PVC/min {_number(pvc)} age {age} latency {latency} ms"
-            )
+        for bed in bedside.shown(self._ward.rows, len(self._ward.rows)):
+            self._print(bedside.sentence(bed, self._ward.rows[bed], now))
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -337,100 +240,3 @@ def open_view(title: str, *, headless: bool = False, console: Console | None = N
         if console.is_terminal and not console.is_dumb_terminal
         else Lines(title, Ward(), console)
     )
-
-
-def mark(event: AlertEvent) -> str:
-    """The mark of an alert's priority, never told by colour alone: *** ** * and !! for technical ones."""
-    return "!!" if event.kind == "technical" else {"high": "***", "medium": "**", "low": "*"}[event.priority]
-
-
-def _shown(rows: dict[str, Row], n: int) -> list[str]:
-    """The beds to show in the order of their names; where not all can be, those with the highest alerts."""
-    beds = sorted(rows, key=_natural)
-    if n < len(beds):
-        rank = {bed: _ORDER[highest[0].priority] if (highest := _highest(rows[bed])) else 3 for bed in beds}
-        chosen = set(sorted(beds, key=lambda bed: rank[bed])[:n])
-        beds = [bed for bed in beds if bed in chosen]
-    return beds
-
-
-def _natural(name: str) -> tuple[str, int, str]:
-    head = name.rstrip("0123456789")
-    return head, int(name[len(head) :] or 0), name
-
-
-def _highest(row: Row) -> tuple[AlertEvent, int] | None:
-    standing = [one for one in row.standing.values() if one[0].suppressed_by is None]
-    return min(standing, key=lambda one: (_ORDER[one[0].priority], -one[1]), default=None)
-
-
-def _style(event: AlertEvent) -> str:
-    if event.suppressed_by is not None or event.state == "inactive":
-        return "dim"
-    if event.kind == "technical":
-        return "bold cyan"
-    return {"high": "bold white on red", "medium": "bold black on yellow", "low": "bold cyan"}[event.priority]
-
-
-def _words(event: AlertEvent) -> str:
-    """The ward's words for it, without the mark that they may begin with: `HR 134>120`, `PAUSE 2.4 s`."""
-    words = _clean(event.text or event.code).lstrip("*! ")
-    if event.value is None or ">" in words or "<" in words:
-        return words
-    return f"{words} {event.value:.3g} {_clean(event.unit)}".rstrip()
-
-
-def _line(word: str | AlertEvent | Action) -> Text:
-    if isinstance(word, str):
-        return Text(_clean(word), "yellow")
-    if isinstance(word, Action):
-        moment = datetime.fromtimestamp(word.at_ns / 1e9, UTC)
-        return Text(f"{moment:%H:%M:%S} {_clean(word.bed)}: {word.kind} by {_clean(word.who)}")
-    moment = datetime.fromtimestamp(word.stamps.committed / 1e9, UTC)
-    at_s = word.stream_time.sample / word.stream_time.fs
-    ending = {"start": "", "end": " ends", "reset": " reset"}.get(word.phase, "")
-    notes = ", latched" if word.state == "latched" else ""
-    notes += ", suppressed" if word.suppressed_by is not None else ""
-    notes += f" ({_clean(word.reason)})" if word.reason else ""
-    text = f"{moment:%H:%M:%S} {_clean(word.bed)} {mark(word):>3} {_words(word)}{ending}{notes} at {at_s:.1f} s"
-    return Text(text, _style(word))
-
-
-def _clean(text: str) -> str:
-    """Text from outside, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _number(value: float | None) -> str:
-    return "-?-" if value is None else f"{value:.0f}"
-
-
-def _sparkline(rates: Iterable[float | None], bars: str) -> str:
-    known = [rate for rate in rates if rate is not None]
-    low, high = min(known, default=0.0), max(known, default=0.0)
-    # A range of 20 bpm at least: a steady pulse is a flat line, not noise blown up.
-    low, span = min(low, (low + high) / 2 - 10), max(high - low, 20.0)
-    return "".join(" " if rate is None else bars[round((rate - low) / span * (len(bars) - 1))] for rate in rates)
-
-
-def _latency(latencies: Iterable[float]) -> str:
-    ordered = sorted(latencies)
-    if not ordered:
-        return "-"
-    return f"{ordered[len(ordered) // 2]:.0f}/{ordered[len(ordered) * 99 // 100]:.0f}"
-
-
-def _data_age(row: Row, now: float) -> Text:
-    if row.status is None:
-        return Text("-")
-    silent_s = now - row.status_at
-    age_s = row.status.age_ms / 1e3 + (silent_s if silent_s > STALE_S / 2 else 0.0)
-    return Text(_age(age_s), "bold red" if age_s > STALE_S else "")
-
-
-def _age(seconds: float) -> str:
-    if seconds < 10:
-        return f"{max(seconds, 0.0):.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d}" if hours else f"{minutes}:{rest:02d}" if minutes else f"{rest} s"

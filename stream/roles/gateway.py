@@ -22,7 +22,7 @@ from stream.journal import Journal, JournalError, utc
 from stream.latency import Latency
 from stream.log import mark_ready
 from stream.process import Stop, bind, fresh_id
-from stream.register import ActionError, Register
+from stream.register import ActionError, Register, Sessions
 from stream.wire import Action, AlertEvent, Alerts, Greeting, WireError
 
 log = structlog.get_logger()
@@ -32,7 +32,6 @@ RETAIN_NS = 60 * SECOND_NS
 RELEASE_NS = 2 * SECOND_NS  # a shard has so long to reset what it holds of what was acknowledged
 PENDING_NS = 60 * SECOND_NS  # an action that no shard confirmed is given back for so long
 RETRY_NS = SECOND_NS // 4
-GAP_NS = 5 * SECOND_NS  # so long a shard is asked for alerts that it has not sent
 SILENT_NS = 3 * SECOND_NS
 MOST_PER_TURN = 2000
 
@@ -99,8 +98,7 @@ class Gateway:
         # Microseconds of now: a gateway that starts again goes on far above where it ended, so that
         # a subscriber sees a gap and asks for a snapshot.
         self._number = utc_ns() // 1000
-        self._until = journal.sessions()
-        self._gaps: dict[str, tuple[int, int]] = {}  # session: first of what came too early, since when
+        self._sessions = Sessions(journal.sessions())
         self._greeted: dict[str, set[tuple[str, str, str]]] = {}
         self._greeted_ns: dict[str, int] = {}
         self._status_due_ns = self._retain_due_ns = self._journal_due_ns = 0
@@ -182,27 +180,19 @@ class Gateway:
             raise WireError("field", f"bed: {bed!r} is one too many; a gateway has at most {len(self.register.beds)}")
 
     def _take_alerts(self, identity: bytes, message: Alerts) -> None:
-        """Events of a session come in order and without a hole. What comes early is not answered, so
-        that the shard sends all again.
-
-        Only a journal that was moved away lacks events which the shard no longer has; then, after a
-        while, the oldest that the shard still sends is where it goes on."""
-        session, first = message.session, message.first
-        until = self._until.get(session, 0)
-        if session in self._reached:
-            until = self._reached[session][1]
+        """Take events that follow on; what comes early is not answered, so that the shard sends all again."""
+        session, first, after = message.session, message.first, message.first + len(message.events)
+        now_ns = self._monotonic_ns()
+        until = self._reached[session][1] if session in self._reached else self._sessions.until(session)
+        if first > until and not self._sessions.believe(session, first, now_ns):
+            self._complain("alerts_early", shard=message.shard, first=first, wanted=until)
+            return
         if first > until:
-            lowest, since_ns = self._gaps.get(session, (first, self._monotonic_ns()))
-            self._gaps[session] = min(lowest, first), since_ns
-            if first > lowest or self._monotonic_ns() - since_ns < GAP_NS:
-                self._complain("alerts_early", shard=message.shard, first=first, wanted=until)
-                return
             self._complain("alerts_missing", shard=message.shard, first=first, wanted=until)
-        self._gaps.pop(session, None)
         for event in message.events:
-            self.register.heard(event.bed, event.epoch, identity, self._monotonic_ns())
+            self.register.heard(event.bed, event.epoch, identity, now_ns)
         self._turn.extend(message.events)
-        self._reached[session] = identity, max(until, first + len(message.events))
+        self._reached[session] = identity, max(until, after)
 
     def _greet(self, identity: bytes, message: Greeting) -> None:
         """Give a shard back what it missed: once per session and epoch of a bed."""
@@ -277,7 +267,7 @@ class Gateway:
                 self._send(self._control, envelope, wire.Reply(id=action.id, ok=False, text=text))
             self._echoes = self._echoes[-MOST_PER_TURN:]
         else:
-            self._until.update(until)
+            self._sessions.committed(until)
             for session, (identity, number) in self._reached.items():
                 self._send(self._shards, [identity], wire.Committed(session=session, until=number))
             self._forward({id(action) for action in new_actions})

@@ -7,8 +7,9 @@ import pytest
 import structlog
 from rich.console import Console
 
+from stream.bedside import Ward, mark
 from stream.subscriber import Joined, Publication
-from stream.view import Lines, Logs, Screen, Ward, mark, open_view
+from stream.view import Lines, Logs, Screen, open_view
 from stream.wire import Action, AlertEvent, BeatJudgement, BedStatus, Moment, Numeric, Reply, Stamps
 from tests.stream.events import FS, alert
 

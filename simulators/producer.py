@@ -236,6 +236,9 @@ def _check(beds: Sequence[Bed], start_s: float, stop_s: float | None) -> None:
     if not beds:
         raise ValueError("beds: there are none; give one at least, such as --source sim:default")
     names = [bed.name for bed in beds]
+    bad = next((name for name in names if not (0 < len(name) <= 64 and name.isprintable())), None)
+    if bad is not None:
+        raise ValueError(f"beds: the name {bad!r}; give 1 to 64 printable characters")
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
         raise ValueError(f"beds: {twice!r} is there twice; give each bed a name of its own")

@@ -236,7 +236,9 @@ def test_a_wrong_setting_is_refused_by_name(records: Path, settings: dict, says:
         Producer([Bed("bed1", str(records / "a"), "tcp://127.0.0.1:9")], **settings)
 
 
-def test_two_beds_of_one_name_or_none_at_all_are_refused() -> None:
+def test_two_beds_of_one_name_a_bad_name_or_none_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match="give 1 to 64 printable"):
+        Producer([Bed("b" * 65, "sim:vf", "tcp://127.0.0.1:9")])
     with pytest.raises(ValueError, match="'bed1' is there twice"):
         Producer([Bed("bed1", "sim:vf", "tcp://127.0.0.1:9")] * 2)
     with pytest.raises(ValueError, match="there are none"):

@@ -19,7 +19,8 @@ Ints = npt.NDArray[np.int64]
 _N_BINS = 10  # tenths of a second, to find the quiet ones
 _BIN = PERIOD // _N_BINS
 _FLAT_MV = 0.03
-_QRS_MV = 2.0
+_QRS_MV = 0.9  # noise is held against a signal of this size at least: asystole is small, not noisy
+_NOISE_SHARE = 0.04  # of the size, in mean second difference: where the quality is down to 0
 _FLAT_SECONDS = 2
 # columns of the per-lead state
 _SEEN, _LAST, _BEFORE, _LOW, _HIGH, _RUN_LOW, _RUN_HIGH, _EQUAL, _RANGE1, _RANGE2, _BASE, _N_FLAT, _N_COLUMNS = range(13)
@@ -131,13 +132,12 @@ def _judge(state, bins):  # type: ignore[no-untyped-def]
     """Ends the second: quality and reason of a lead, and its accumulators emptied."""
     seen = state[_SEEN]
     extent = state[_HIGH] - state[_LOW] if seen > 0 else 0.0
-    # Asystole is small, not noisy: noise is held against what a QRS would be.
     size = max(extent, state[_RANGE1], state[_RANGE2], _QRS_MV)
     state[_N_FLAT] = state[_N_FLAT] + 1 if extent < _FLAT_MV or state[_EQUAL] > 0.9 * seen else 0
     # The fourth quietest tenth of a second: a QRS fills one to three of them.
     noise = np.sort(bins)[3] / _BIN
     railed = max(state[_RUN_LOW], state[_RUN_HIGH])
-    value = 1.0 - noise / (0.02 * size + 1e-9)
+    value = 1.0 - noise / (_NOISE_SHARE * size)
     if value < 0.0:
         value = 0.0
     if seen < 0.5 * PERIOD:

@@ -59,7 +59,7 @@ class BedAlarms:
         self._off = ""  # the alarms that are switched off, as told
         self._book.arm("numeric", (first_tick // TICK_HZ + 1) * TICK_HZ)
         self._tell_off(first_tick)
-        self.next_due = first_tick
+        self._plan()
 
     # The detector's clock.
 
@@ -146,8 +146,8 @@ class BedAlarms:
         standing = self._life.alerts.get(f"wall {code}")
         if on == (standing is not None):
             return []
-        onset = tick if standing is None else standing.onset
-        decision = Decision("start" if on else "end", code, onset, tick, None, reason)
+        onset = self._life.fresh_onset(f"wall {code}", tick) if standing is None else standing.onset
+        decision = Decision("start" if on else "end", code, onset, max(tick, onset), None, reason)
         return self._life.apply("wall", [decision], self._book.profile)
 
     def take_numerics(self) -> list[Numeric]:
@@ -253,6 +253,8 @@ class BedAlarms:
     def _plan(self) -> None:
         actions = self._actions[0][0] if self._actions else NEVER
         self.next_due = min(self._book.due, self._life.due, actions, self._judgements.waits_for()) + 1
+        if self._book.out:  # what was true from the start
+            self.next_due = min(self.next_due, self._book.clock)
 
     def _act(self, action: Action, tick: int, events: list[AlertEvent]) -> None:
         if action.kind != "limits":

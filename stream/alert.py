@@ -50,7 +50,8 @@ class Alert:
         key = repr((bed, epoch, path, sample_at(self.onset, fs)))
         self.alert_id = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
         self.seq = -1
-        self.latched = self.announced = self.superseded = False
+        self.latched = self.announced = False
+        self.superseded = ""  # code of the alert that stands for this one now
         self.ack: dict[str, Any] | None = None
         self.supersedes: str | None = None
         self.suppressed_by: str | None = None

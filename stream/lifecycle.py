@@ -9,6 +9,7 @@ Suppression, acknowledgement and pauses only mark. An event that tells of a mark
 only and is the same whatever an operator did and whichever clock ran ahead.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ _ALARMS_OFF = "operator ALARMS_OFF"
 class LifeCycle:
     """All alerts of a bed. `apply` and `act` return the events they caused, in order."""
 
-    __slots__ = ("alerts", "bed", "chains", "clock", "due", "epoch", "fs", "number", "until")
+    __slots__ = ("alerts", "bed", "chains", "clock", "due", "epoch", "fs", "number", "onsets", "until")
 
     def __init__(self, bed: str, epoch: str, fs: float, first_tick: int = 0) -> None:
         self.bed, self.epoch, self.fs = bed, epoch, fs
@@ -34,6 +35,7 @@ class LifeCycle:
         self.chains = Chains()
         self.until: dict[str, int] = {}  # the pauses that are on, and the tick at which each ends by itself
         self.number = 0
+        self.onsets: dict[str, int] = {}  # newest onset of each alert that no book keeps
         self.clock = first_tick
         self.due = NEVER
 
@@ -88,6 +90,12 @@ class LifeCycle:
         self._mark(tick, profile, events)
         return events
 
+    def fresh_onset(self, key: str, tick: int) -> int:
+        """`tick`, or, where an episode of the same has begun at it, the next sample: alert ids differ so."""
+        earliest = self.onsets.get(key, -TICK_HZ) + math.ceil(TICK_HZ / self.fs)
+        self.onsets[key] = max(tick, earliest)
+        return self.onsets[key]
+
     def standing(self) -> list[AlertEvent]:
         """All alerts that are active or latched, as `continue`, with their marks: for after a restart."""
         return [alert.marked("continue", "latched" if alert.latched else "active") for alert in self.alerts.values()]
@@ -115,7 +123,7 @@ class LifeCycle:
         if alert.code == "VFIB":  # a VF that is seen late tells what the asystole was
             replaced += [other for other in self.alerts.values() if other.code == "ASYSTOLE" and other not in replaced]
         for old in replaced:
-            old.superseded = True
+            old.superseded = alert.code
         alert.supersedes = min(replaced, key=Alert.order).alert_id if replaced else None
         self.alerts.pop(key, None)
         self.alerts[key] = alert
@@ -140,6 +148,8 @@ class LifeCycle:
 
     def _end(self, key: str, alert: Alert, decision: Decision, events: list[AlertEvent]) -> None:
         alert.stream, alert.reason, alert.value = decision.at, decision.reason, decision.value
+        if alert.superseded:
+            alert.reason = f"superseded by {alert.superseded}"
         if CONDITIONS[alert.code].latching and alert.announced and alert.ack is None and not alert.superseded:
             alert.latched = True
             alert.suppressed_by = None
@@ -168,14 +178,16 @@ class LifeCycle:
         """While alarms are paused or off a technical alert says so."""
         why = "alarms off" if "alarms_off" in self.until else "alarms paused" if "alarm_pause" in self.until else ""
         standing = self.alerts.get(_ALARMS_OFF)
-        if standing is not None and why != standing.evidence["why"]:
-            del self.alerts[_ALARMS_OFF]
-            standing.stream, standing.reason = tick, why or "alarms on"
-            events.append(standing.decided("end", "inactive"))
-            standing = None
-        if why and standing is None:
-            decision = Decision("start", "ALARMS_OFF", tick, tick, None, why, {"why": why})
-            self._start(_ALARMS_OFF, "operator", decision, profile, events)
+        if standing is None:
+            if why:
+                onset = self.fresh_onset(_ALARMS_OFF, tick)
+                decision = Decision("start", "ALARMS_OFF", onset, max(tick, onset), None, why, {"why": why})
+                self._start(_ALARMS_OFF, "operator", decision, profile, events)
+        elif why != standing.evidence["why"]:
+            standing.stream, standing.reason, standing.evidence = tick, why or "alarms on", {"why": why}
+            if not why:
+                del self.alerts[_ALARMS_OFF]
+            events.append(standing.decided("update" if why else "end", "active" if why else "inactive"))
 
     def _mark(self, tick: int, profile: Profile, events: list[AlertEvent]) -> None:
         """Bring marks up to date, and tell of those that changed."""
@@ -185,6 +197,7 @@ class LifeCycle:
             told = self._inactivation(alert)
             if by is None and not alert.latched:
                 self.chains.announced(alert, tick, profile)
+                alert.superseded = ""  # it outlasted what stood for it
             if by != alert.suppressed_by:
                 alert.reason = f"suppressed by {self._name(by)}" if by else "announced"
             elif told != alert.told:
@@ -215,6 +228,7 @@ class LifeCycle:
             "alerts": {key: alert.state() for key, alert in self.alerts.items()},
             "chains": self.chains.state(),
             "until": dict(self.until),
+            "onsets": dict(self.onsets),
             "number": self.number,
             "clock": self.clock,
             "due": self.due,
@@ -224,4 +238,5 @@ class LifeCycle:
         self.alerts = {key: Alert.restored(kept) for key, kept in state["alerts"].items()}
         self.chains.restore(state["chains"])
         self.until = dict(state["until"])
+        self.onsets = dict(state["onsets"])
         self.number, self.clock, self.due = state["number"], state["clock"], state["due"]

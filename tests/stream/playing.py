@@ -17,7 +17,9 @@ def ticks(seconds: float) -> int:
 class Player:
     """One bed at 250 Hz. `now` is the tick up to which it has been played."""
 
-    def __init__(self, changes: Mapping[str, Mapping[str, Any]] | None = None, fs: float = 250.0, learnt: bool = True) -> None:
+    def __init__(
+        self, changes: Mapping[str, Mapping[str, Any]] | None = None, fs: float = 250.0, learnt: bool = True
+    ) -> None:
         self.alarms = BedAlarms("bed-1", "epoch-1", fs, Profile(changes))
         self.events: list[AlertEvent] = []
         self.now = 0
@@ -30,7 +32,9 @@ class Player:
     def take(self, events: Iterable[AlertEvent]) -> None:
         self.events.extend(events)
 
-    def beats(self, labels: str, rr_s: float | Mapping[str, float] | Sequence[float], forms: Sequence[int] = ()) -> None:
+    def beats(
+        self, labels: str, rr_s: float | Mapping[str, float] | Sequence[float], forms: Sequence[int] = ()
+    ) -> None:
         """Beats of these labels; each comes `rr_s` after the one before: one number, or by label, or by beat."""
         for i, label in enumerate(labels):
             rr = rr_s if isinstance(rr_s, int | float) else rr_s[label] if isinstance(rr_s, Mapping) else rr_s[i]

@@ -22,7 +22,9 @@ def rate_of(rrs_s: list[float], in_run: bool = False) -> float | None:
         ("3d bidirectional systoles", [0.6, 0.732], 90),
     ],
 )
-def test_irregular_rhythms_show_their_mean_rate_after_twenty_seconds(name: str, cycle_s: list[float], bpm: float) -> None:
+def test_irregular_rhythms_show_their_mean_rate_after_twenty_seconds(
+    name: str, cycle_s: list[float], bpm: float
+) -> None:
     cycle = itertools.cycle(cycle_s)
     rrs: list[float] = []
     while sum(rrs) < 20:

@@ -85,7 +85,7 @@ def evaluate(
     beats = "ours, online, by this version" if annotations is None else f"as given in {annotations}"
     run = Run(source, beats, split or NOT_TOLD, seed)
     result = result_of(evaluated, run.source, run.beats, run.split, run.seed, start_s)
-    scoreboard.show(result, console or Console())
+    scoreboard.show(result, console or _console())
     if json_path is not None:
         json_path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if html_path is not None:
@@ -113,6 +113,12 @@ def detection_delays(path: Path) -> npt.NDArray[np.float64]:
     ticks = np.concatenate(waits).astype(np.float64) + resampler.delay(0)
     seconds: npt.NDArray[np.float64] = ticks / TICK_RATE
     return seconds
+
+
+def _console() -> Console:
+    """The terminal; where the output goes elsewhere, lines wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def _records(paths: list[Path], folder: Path, start_s: float, ours: bool) -> Iterator[Evaluated]:

@@ -48,7 +48,7 @@ def heart_rate(of: Marks, fs: float, end: int) -> tuple[Samples, Values]:
     k = np.arange(1, rr.size + 1)
     slow = np.zeros(rr.size, bool)
     if rr.size >= 3:
-        slow[2:] = (rr[2:] > SLOW_S) & (rr[1:-1] > SLOW_S) & (rr[:-2] > SLOW_S) & (k[2:] - first_of[2:] >= 3)
+        slow[2:] = (rr[2:] > SLOW_S) & (rr[1:-1] > SLOW_S) & (rr[:-2] > SLOW_S)
     begin = np.maximum(first_of, k - np.where(slow, N_RR_SLOW, N_RR))
     count = k - begin
     mean = np.divide(total[k] - total[begin], count, out=np.full(rr.size, np.nan), where=count > 0)

@@ -199,10 +199,26 @@ def test_the_rr_error_of_bxb_takes_every_pair_and_ours_beside_it_only_matches() 
     assert found.rr_matched_ms == pytest.approx(20.0)
 
 
+def test_of_two_reference_beats_at_one_sample_the_later_one_is_matched() -> None:
+    # As bxb has it: at equal times the reference is taken to be the earlier, and the next one is no further away.
+    assert pairs(compare(after(100, 100, 500), "VNN", after(100, 500), "NN", FS)) == "Vo Nn Nn"
+
+
+def test_an_unended_second_shutdown_of_the_test_annotator_counts_as_bxb_counts_it() -> None:
+    # bxb leaves it the end of the first one, so that what is missed in it is missed and not shut down.
+    ref = beats(after(100, 200, 300, 500))
+    test = beats(after(100, 150, 250, 300, 400), "N~~N~", {1: -1, 4: -1})
+    found = compare_marks(ref, test, FS, end=START + 600)
+    assert pairs(found) == "Nn Nx Nn No"
+    assert found.shutdown_s == 3.0
+
+
 def test_no_interval_spans_vf_or_shutdown() -> None:
     ref = beats(after(0, 100, 120, 180, 200, 300), "NN[]NN")
     found = compare_marks(ref, beats(after(0, 100, 200, 300)), FS)
     assert found.n_rr == 2  # 0..100 and 200..300
+    at_a_beat = beats(after(0, 100, 100, 180, 200, 300), "NN[]NN")
+    assert compare_marks(at_a_beat, beats(after(0, 100, 200, 300)), FS).n_rr == 2
 
 
 def test_marks_need_not_be_in_order_and_must_be_of_one_length() -> None:

@@ -65,6 +65,14 @@ def test_what_lies_in_the_learning_period_and_after_the_end_is_cut_off() -> None
     assert found.rates()["duration +P"] == (2000, END - START)
 
 
+def test_an_episode_that_ends_as_the_learning_period_does_is_asked_for_as_epicmp_asks() -> None:
+    assert compare_episodes(spans((1000, START)), spans((1000, START)), FS, END).rates()["episode Se"] == (0, 1)
+
+
+def test_an_open_episode_lasts_to_the_last_mark_where_that_lies_beyond_the_end() -> None:
+    assert vf_episodes(marks([10, END + 50], ["[", "N"]), END).tolist() == [[10, END + 50]]
+
+
 def test_one_episode_may_answer_many_and_many_one() -> None:
     ref, test = spans((40_000, 60_000)), spans((41_000, 42_000), (43_000, 44_000), (59_000, 61_000))
     rates = compare_episodes(ref, test, FS, END).rates()

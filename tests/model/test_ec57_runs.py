@@ -87,6 +87,12 @@ def test_af_is_a_supraventricular_run_of_full_length_and_its_beats_are_s() -> No
     assert cells(compare_runs(ref, ref, FS, kind="V").by_reference) == {}
 
 
+def test_af_that_was_over_in_the_learning_period_is_no_run() -> None:
+    at = [START - 500, START - 400, START + 100, START + 200]
+    ref = marks(at, list("++NN"), aux=["(AFIB", "(N", "", ""])
+    assert both(compare_runs(ref, ref, FS, kind="S")) == [{}, {}]
+
+
 def test_an_unreadable_stretch_ends_a_run() -> None:
     ref = beats("NVV~~VVN", subtypes={3: -1})
     assert both(compare_runs(ref, ref, FS)) == [{(2, 2): 2}] * 2

@@ -114,6 +114,8 @@ def test_what_is_over_before_the_labels_begin_is_not_judged() -> None:
     assert score.found == ()
     assert [(a.onset, v) for a, v in score.reds] == [(5000, "false")]
     assert score.counts == {"high": (2, 2)}
+    assert score_alarms(alerts, {"VTACH": spans((100, 300))}, FS, N, from_sample=300).found == ()
+    assert len(score_alarms(alerts, {"VTACH": spans((100, 300))}, FS, N, from_sample=299).found) == 1
 
 
 def test_alarms_are_counted_by_priority_with_technical_ones_apart() -> None:

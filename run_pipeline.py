@@ -268,6 +268,7 @@ def evaluate(
 @click.option("--since", help="Committed since: 90s, 15m, 2h, 3d ago, or 2026-01-31T12:00 (UTC).")
 @click.option("--code", help="Of this code, such as VTACH.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many.")
+@click.option("--actions", is_flag=True, help="What operators did, changes of limits too, in place of alerts.")
 @click.option("--export", "form", type=click.Choice(["csv", "jsonl"]), help="All of them, as text on standard output.")
 def alerts(
     config_path: str | None,
@@ -276,6 +277,7 @@ def alerts(
     since: str | None,
     code: str | None,
     limit: int,
+    actions: bool,
     form: Literal["csv", "jsonl"] | None,
 ) -> None:
     """Query the journal of alerts."""
@@ -288,13 +290,20 @@ def alerts(
         since_ns = export.parse_since(since, time.time_ns()) if since else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--since") from None
+    if actions and code:
+        raise click.UsageError("--code: goes with alerts, an action has none; leave it or --actions out")
     with Journal(path, read_only=True) as opened:
-        if form is not None:
+        if form is not None and actions:
+            export.export_actions(opened.actions(bed, since_ns), sys.stdout, form)
+        elif form is not None:
             export.export_events(opened.query(bed, since_ns, code), sys.stdout, form)
         else:
             from rich.console import Console
 
-            Console().print(history.table(opened.query(bed, since_ns, code, limit), str(path)))
+            if actions:
+                Console().print(history.table_of_actions(opened.actions(bed, since_ns, limit=limit), str(path)))
+            else:
+                Console().print(history.table(opened.query(bed, since_ns, code, limit), str(path)))
 
 
 @main.command(

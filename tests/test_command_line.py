@@ -214,7 +214,7 @@ def test_weights_that_do_not_fit_end_a_run_with_the_reason(ward: Path, tmp_path:
 
 def test_alerts_of_a_journal_that_is_not_there_are_refused(call: Callable[..., Result], tmp_path: Path) -> None:
     result = call("alerts", "--journal", tmp_path / "none.sqlite")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "none.sqlite: there is no journal; start a ward first" in result.output
     assert call("alerts", "--since", "yesterday").exit_code == 2
 

@@ -246,6 +246,24 @@ def test_a_subscriber_that_comes_is_greeted_at_once(bench: Bench) -> None:
     assert wire.decode(frame).shard == "gateway"
 
 
+def test_a_subscriber_that_takes_nothing_holds_nobody_up(bench: Bench) -> None:
+    stuck = zmq.Context.instance().socket(zmq.SUB)
+    stuck.setsockopt(zmq.RCVHWM, 1)
+    stuck.setsockopt(zmq.RCVBUF, 4096)
+    stuck.subscribe(b"")
+    stuck.connect(bench.settings.gateway.publish)
+    bench.sockets.append(stuck)
+    bench.take(stuck)
+    truth = wire.Truth(bed="bed-1", epoch="e", samples=(1,) * 500, symbols=("N",) * 500, notes=("",) * 500)
+    for _ in range(20_000):  # some 30 MB, and twice as many as a queue holds
+        bench.gateway._publish(truth)
+        while bench.news.poll(0):
+            bench.news.recv_multipart()
+    bench.send(alerts(alert()))
+    assert bench.answer() == Committed(session="s1", until=1)
+    assert [message.alert_id for topic, message in bench.settle() if topic == "alert.bed-1"] == ["a1"]
+
+
 def test_an_action_is_journalled_sent_to_the_shard_of_the_bed_published_and_answered(bench: Bench) -> None:
     bench.send(greeting(), alerts(alert()))
     bench.answer()

@@ -154,9 +154,11 @@ def words_of(alert: Alert) -> str:
         return words
     limit = alert.limits[0] if code in _LOW else alert.limits[1]
     if code in _BEYOND and limit is not None:
-        shown = round(alert.value)
-        equal = "=" if shown == round(limit) else ""
-        return f"{words} {shown}{'<' if code in _LOW else '>'}{equal}{limit:g}"
+        shown = f"{alert.value:.0f}"
+        if shown == f"{limit:.0f}":
+            shown = f"{alert.value:.1f}".removesuffix(".0")
+        sign = "<" if code in _LOW else ">"
+        return f"{words} {shown}{sign}{'=' if shown == f'{limit:g}' else ''}{limit:g}"
     if row.unit == "bpm":
         return f"{words} {alert.value:.0f}"
     if code in ("PAUSE", "MISSED_BEAT"):

@@ -63,6 +63,7 @@ class Book:
         while self.due < before:
             name = min(self.timers, key=lambda key: (self.timers[key], key))
             tick = self.timers[name]
+            self.clock = max(self.clock, tick)
             self.disarm(name)
             kind, _, code = name.partition(" ")
             if kind == "end":

@@ -81,7 +81,8 @@ class Detectors:
         self.last = at
         if self.inop or self.vf:
             return
-        if "ASYSTOLE" in self.book.active:
+        arrest = "ASYSTOLE" in self.book.active
+        if arrest:
             self._beat_in_asystole(at, rr, decided)
         self.base = max(self.base, at)
         self._time_silence()
@@ -91,7 +92,7 @@ class Detectors:
                 self._learnt(decided)
         if not rr:
             return
-        if not self.learning and rr >= self._ticks("PAUSE"):
+        if not self.learning and not arrest and self._ticks("PAUSE") <= rr < self._ticks("ASYSTOLE"):
             self._paused(at, rr, decided)
         if rr < self._ticks("ASYSTOLE"):
             self.heart.add(rr)
@@ -177,7 +178,7 @@ class Detectors:
             self.rate_high.end(tick, "asystole")
             self.rate_low.end(tick, "asystole")
             self.book.trigger("ASYSTOLE", self.base, tick, self._t("ASYSTOLE"), self._evidence(), ("PAUSE",))
-        elif name == "pause":
+        elif name == "pause" and "ASYSTOLE" not in self.book.active:
             self.pausing = self.last
             self.book.trigger("PAUSE", self.last, tick, self._t("PAUSE"), self._evidence())
             self.book.disarm("end PAUSE")  # stays until a beat ends it

@@ -1,14 +1,24 @@
 import re
+from pathlib import Path
 
 import pytest
 
 from stream.conditions import CONDITIONS, GENERAL, TABLE, Profile, ProfileError
 
-ROWS = ["ASYSTOLE", "VFIB", "VTACH", "X_TACHY", "X_BRADY", "PACER_NOT_CAPTURE", "PACER_NOT_PACING", "PAUSE", "MISSED_BEAT", "NSVT", "VENT_RHYTHM", "VENT_BRADY", "RUN_PVC", "PAIR_PVC", "R_ON_T", "BIGEMINY", "TRIGEMINY", "MULTIFORM_PVC", "PVC_RATE", "SVT", "HR_HIGH", "HR_LOW", "AFIB", "IRREGULAR_HR", "END_AFIB", "END_IRREGULAR", "LEADS_OFF", "LEAD_OFF", "NOISY_ECG", "CANNOT_ANALYZE", "LEARNING", "SIGNAL_LOST", "ALARMS_OFF", "SOME_ALARMS_OFF", "MODEL_STALLED", "BUS_DOWN", "STREAM_LATE", "CLOCK_UNSYNC"]
+# fmt: off
+ROWS = {
+    "ASYSTOLE", "VFIB", "VTACH", "X_TACHY", "X_BRADY", "PACER_NOT_CAPTURE", "PACER_NOT_PACING", "PAUSE",
+    "MISSED_BEAT", "NSVT", "VENT_RHYTHM", "VENT_BRADY", "RUN_PVC", "PAIR_PVC", "R_ON_T", "BIGEMINY", "TRIGEMINY",
+    "MULTIFORM_PVC", "PVC_RATE", "SVT", "HR_HIGH", "HR_LOW", "AFIB", "IRREGULAR_HR", "END_AFIB", "END_IRREGULAR",
+    "LEADS_OFF", "LEAD_OFF", "NOISY_ECG", "CANNOT_ANALYZE", "LEARNING", "SIGNAL_LOST", "ALARMS_OFF",
+    "SOME_ALARMS_OFF", "MODEL_STALLED", "BUS_DOWN", "STREAM_LATE", "CLOCK_UNSYNC",
+}
+# fmt: on
 
 
 def test_the_table_has_every_row_once() -> None:
-    assert sorted(row.code for row in TABLE) == sorted(ROWS)
+    assert {row.code for row in TABLE} == ROWS
+    assert len(TABLE) == len(ROWS)
 
 
 def test_reds_latch_and_cannot_be_switched_off_and_nothing_else_latches() -> None:
@@ -101,3 +111,14 @@ def test_changes_come_on_top_and_leave_the_profile_alone() -> None:
 def test_a_profile_is_made_again_from_its_changes() -> None:
     profile = Profile({"VTACH": {"run": 6}, "TIMEOUTS": {"level_1_s": 60}})
     assert Profile(profile.changes).changes == profile.changes == {"VTACH": {"run": 6}, "TIMEOUTS": {"level_1_s": 60}}
+
+
+def test_the_page_on_alarms_has_every_limit_and_its_range() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "alarms.md").read_text()
+    for row in TABLE:
+        limits = ", ".join(
+            f"{name} {limit.default:.3g} ({limit.low:g}..{limit.high:g}{' ' * bool(limit.unit)}{limit.unit})"
+            for name, limit in row.limits.items()
+        )
+        priority = "/".join(dict.fromkeys((row.priority, *row.priorities)))
+        assert f"| {row.code} | {priority} | {row.chain}.{row.rank} | {row.level or ''} | {limits} |" in page

@@ -72,8 +72,9 @@ def test_beats_raise_it_and_a_near_miss_does_not(row: Row) -> None:
     player.beats(row.raising, row.rr, row.forms)
     assert player.started(row.code)
     near = Player(row.changes)
-    near.beats(row.miss + "NNN"[: "N" in row.miss[-1:] and 3], row.miss_rr if not isinstance(row.miss_rr, list) else [*row.miss_rr, N, N, N],
-               row.miss_forms and (*row.miss_forms, 0, 0, 0))  # fmt: skip
+    near.beats(row.miss, row.miss_rr, row.miss_forms)
+    if row.miss.endswith("N"):
+        near.beats("NNN", N)
     assert not near.started(row.code)
 
 

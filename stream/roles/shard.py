@@ -20,6 +20,7 @@ from stream.latency import Latency
 from stream.log import mark_ready
 from stream.process import Stop, bind, connect, fresh_id
 from stream.shard import Shard
+from stream.warm import warm
 
 log = structlog.get_logger()
 
@@ -38,6 +39,7 @@ def serve(settings: Settings, name: str) -> int:
     Raises KeyError for a shard that is not in the settings, BindError for a port that is taken, CheckpointError
     for a checkpoint that cannot be read."""
     own = settings.shards[name]
+    warm(own.n_leads)
     with (
         Stop() as stop,
         bind(zmq.ROUTER, f"shards.{name}.bind", own.bind) as sources,

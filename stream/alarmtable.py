@@ -33,12 +33,26 @@ def alarm_table(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
         "episodes": _episodes(judged),
         "reds": {code: {v: sum(a.code == code and w == v for _, a, w in reds) for v in verdicts}
                  for code in sorted({alert.code for _, alert, _ in reds})},
+        "quiet": _quiet(judged),
         "false_reds": [
             {"record": e.name, "code": a.code, "at_s": a.decided / e.score.fs, "onset_s": a.onset / e.score.fs}
             for e, a, verdict in reds
             if verdict == "false" and len(e.ref)
         ],
     }  # fmt: skip
+
+
+def _quiet(judged: Sequence[tuple[Evaluated, AlarmScore]]) -> dict[str, Any]:
+    """False reds in the records, paced ones apart, whose reference has no VF, ventricular tachycardia or asystole."""
+    grave = {"VFIB", "VTACH", "ASYSTOLE"}
+    quiet = [
+        (e, a) for e, a in judged if len(e.ref) and not e.score.paced and not any(f.code in grave for f in a.found)
+    ]
+    return {
+        "records": [e.name for e, _ in quiet],
+        "hours": sum(e.score.hours for e, _ in quiet),
+        "false_reds": sum(verdict == "false" for _, alarms in quiet for _, verdict in alarms.reds),
+    }
 
 
 def _decisions(evaluated: Sequence[Evaluated]) -> dict[str, Any]:

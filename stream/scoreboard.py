@@ -67,7 +67,7 @@ def _tables(result: Mapping[str, Any]) -> Iterable[Table]:
         yield _decisions(result["alarms"]["decision_s"])
         if result["alarms"]["episodes"]:
             yield _episodes(result["alarms"]["episodes"])
-        if result["alarms"]["reds"] and result["alarms"]["labelled_hours"]:
+        if result["alarms"]["labelled_hours"]:
             yield _reds(result["alarms"])
     if result["challenge2015"]:
         yield _challenge(result["challenge2015"])
@@ -180,10 +180,15 @@ def _reds(alarms: Mapping[str, Any]) -> Table:
     )
     for code, of in alarms["reds"].items():
         table.add_row(code, *(str(of[verdict]) for verdict in ("true", "related", "false", "unknown")))
+    quiet = alarms["quiet"]
+    table.caption = (
+        f"without VF, VT or asystole: {_count(len(quiet['records']))}, {quiet['hours']:.2f} h, "
+        f"{quiet['false_reds']} false reds"
+    )
     listed = alarms["false_reds"][:MAX_LISTED]
     if listed:
         more = len(alarms["false_reds"]) - len(listed)
-        table.caption = "false: " + ", ".join(f"{f['code']} {f['record']} at {f['at_s']:.0f} s" for f in listed)
+        table.caption += "\nfalse: " + ", ".join(f"{f['code']} {f['record']} at {f['at_s']:.0f} s" for f in listed)
         table.caption += f" and {more} more" if more else ""
     return table
 

@@ -1,9 +1,12 @@
 """What the reference says should alarm, and whole records scored, at 100 Hz."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from model.ec57.marks import Marks, marks
+from model.ec57.beats import compare_marks
+from model.ec57.marks import Marks, marks, read_marks
 from model.ec57.scoring import score_record, shockable_counts
 from model.ec57.truths import alarm_truths, fibrillation, has_beats, is_paced, unlabelled, ventricular_runs
 
@@ -58,6 +61,42 @@ def test_a_record_of_rhythms_alone_has_its_episodes_by_them_and_no_rates() -> No
 def test_brackets_tell_vf_where_there_are_some() -> None:
     of = marks([100, 110, 300, 310], ["+", "[", "]", "+"], aux=["(VFL", "", "", "(N"])
     assert fibrillation(of, END).tolist() == [[110, 300]]
+
+
+@pytest.mark.recordings
+def test_the_beats_and_runs_of_ds1_are_as_many_as_published(recordings: Path) -> None:
+    names = [
+        "101",
+        "106",
+        "108",
+        "109",
+        "112",
+        "114",
+        "115",
+        "116",
+        "118",
+        "119",
+        "122",
+        "124",
+        "201",
+        "203",
+        "205",
+        "207",
+        "208",
+        "209",
+        "215",
+        "220",
+        "223",
+        "230",
+    ]
+    beats = tachycardias = 0
+    for name in names:
+        of = read_marks(recordings / "mitdb" / name, "atr")
+        found = compare_marks(of, of, 360.0, end=650_000)
+        assert found.qrs[1:] == (0, 0)
+        beats += found.qrs[0]
+        tachycardias += len(ventricular_runs(of, 360.0))
+    assert (beats, tachycardias) == (42_463, 9)
 
 
 def test_paced_records_are_known_by_their_beats() -> None:

@@ -111,6 +111,8 @@ def test_alarms_are_scored_by_episode_delay_and_truth(ward: Callable[..., dict[s
     )
     assert found["weights"] == ["weights-7"]
     assert found["alarms"]["reds"]["VTACH"]["false"] == 1
+    assert found["alarms"]["quiet"] == {"records": ["r1"], "hours": pytest.approx(400 / 3600), "false_reds": 2}
+    assert "without VF, VT or asystole: 1 record, 0.11 h, 2 false reds" in " ".join(found["terminal"].split())
     assert {f["code"] for f in found["alarms"]["false_reds"]} == {"VTACH", "ASYSTOLE"}
     assert found["alarms"]["per_bed_and_day"]["high"]["announced"] == pytest.approx(2 * 86_400 / 400)
     assert "false: ASYSTOLE r1 at 54 s" in found["terminal"]

@@ -76,6 +76,7 @@ class Source:
         self._live_age_ns = round(live_age_s * SECOND)
         self._beds: dict[str, Retention] = {}
         self._behind: dict[str, Retention] = {}
+        self._epochs: dict[str, tuple[str, int]] = {}  # of each bed the newest epoch, and its number
         self._control: list[bytes] = []
         self._sent = 0
         self._credit = 0
@@ -96,7 +97,7 @@ class Source:
         Raises WireError for a packet over the limits of the wire, before any is taken over.
         """
         now, mono = self._clock_ns(), self._mono_ns()
-        taken = [(packet, encode(_stamped(packet, now))) for packet in packets]
+        taken = [(packet, encode(self._stamped(packet, now))) for packet in packets]
         for packet, frame in taken:
             self._put(packet, frame, mono)
         self._pump()
@@ -159,6 +160,16 @@ class Source:
             first = end = packet.n_samples if isinstance(packet, End) else bed.end
         bed.put(Entry(type(packet), packet.epoch, first, end, frame, mono_ns, bed.signal_s))
         self._behind[bed.name] = bed
+
+    def _stamped(self, packet: Waveform | Truth | End, now_ns: int) -> Waveform | Truth | End:
+        """The packet with what the source adds to it: the time, and the number of its epoch."""
+        if not isinstance(packet, Waveform):
+            return packet
+        epoch, number = self._epochs.get(packet.bed, ("", 0))
+        if packet.epoch != epoch:
+            number += 1
+            self._epochs[packet.bed] = (packet.epoch, number)
+        return msgspec.structs.replace(packet, sent_ns=packet.sent_ns or now_ns, epoch_n=number)
 
     def _pump(self) -> None:
         """Send what is to be sent for as long as there is credit and the socket takes it."""
@@ -260,6 +271,8 @@ class Source:
         at = bed.find(wanted.epoch, wanted.first) if bed is not None else None
         if bed is None or at is None:
             self._tell_lost(wanted, 0, "unknown")
+            if bed is not None:  # a shard that knows nothing of the bed, or only what was forgotten here
+                self._go_back(bed, bed.durable)
             return
         if at < len(bed.entries):
             entry = bed.entries[at]
@@ -301,9 +314,8 @@ class Source:
                 self._give_up(bed, mono, share)
             if bed.cursor == len(bed.entries) and bed.durable < bed.cursor and mono - bed.sent_ns >= bed.tail_ns:
                 bed.tail_ns = min(2 * bed.tail_ns, MAX_TAIL_NS)
-                last = next((i for i in range(bed.cursor - 1, -1, -1) if bed.entries[i].kind is not Truth), None)
-                if last is not None:
-                    self._go_back(bed, last)
+                last = next((i for i in range(bed.cursor - 1, -1, -1) if bed.entries[i].kind is Waveform), 0)
+                self._go_back(bed, last)
 
     def _give_up(self, bed: Retention, mono_ns: int, share: int) -> None:
         n = 0
@@ -339,9 +351,3 @@ def dealer(identity: str, context: "zmq.Context[Any] | None" = None) -> "zmq.Soc
     ):
         socket.setsockopt(option, value)
     return socket
-
-
-def _stamped(packet: Waveform | Truth | End, now_ns: int) -> Waveform | Truth | End:
-    if isinstance(packet, Waveform) and packet.sent_ns == 0:
-        return msgspec.structs.replace(packet, sent_ns=now_ns)
-    return packet

@@ -9,7 +9,7 @@ from stream.wire import Signal, Waveform
 
 
 class NewEpoch(NamedTuple):
-    """A bed begins a new epoch at sample 0. `speed` as in `Hello`."""
+    """A bed begins a new epoch at sample 0. `speed` as in `Hello`, `number` as `epoch_n` of a packet."""
 
     bed: str
     epoch: str
@@ -17,6 +17,7 @@ class NewEpoch(NamedTuple):
     rate: float
     source: str
     speed: float
+    number: int = 0
 
 
 class Chunk(NamedTuple):

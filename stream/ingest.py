@@ -42,6 +42,7 @@ SILENT_NS = 5 * SECOND  # a source that says no Hello for this long loses its cl
 STEP_SHOWN_NS = 10 * SECOND
 PATIENCE = 15  # times the gap timeout: how long a hole may wait while its source answers for other beds
 PACKETS_PER_BED = 64
+ANY_EPOCH = "?"  # asks for a bed of which nothing is known: no epoch is called so, and all that is not durable comes
 MAX_SOURCES = 1024
 MAX_PROBES = 16
 TRUTH_BYTES = 256  # about what an annotation takes in memory
@@ -118,13 +119,12 @@ class Ingest:
     def take(self) -> list[Event]:
         """Everything that is in order and was not taken yet; the events of a bed are in sequence."""
         events: list[Event] = []
-        if self._ready:
-            for bed in self._ready.values():
-                bed.take(events)
-            self._ready.clear()
-            self._n_queued = self._n_bytes = 0
-            for source in self._sources.values():
-                source.queued = 0
+        for bed in self._ready.values():
+            bed.take(events)
+        self._ready.clear()
+        self._n_queued = self._n_bytes = 0
+        for source in self._sources.values():
+            source.queued = 0
         return events
 
     def replies(self, now_ns: int, mono_ns: int) -> list[tuple[bytes, AnyMessage]]:
@@ -222,10 +222,13 @@ class Ingest:
             if len(self._beds) >= self._capacity:
                 return f"capacity|bed: {name} is one more than the {self._capacity} of this shard; send it to another"
             bed = self._beds[name] = Sequence(name)
-        if self._owner.get(name) is not source and not self._claim(bed, source, mono_ns):
-            bed.n_received += 1
-            bed.n_refused += 1
-            return f"claimed|bed: {name} is sent by source {bed.source} already; give each bed one source"
+        if self._owner.get(name) is not source:
+            if not self._claim(bed, source, mono_ns):
+                bed.n_received += 1
+                bed.n_refused += 1
+                return f"claimed|bed: {name} is sent by source {bed.source} already; give each bed one source"
+            if packet.epoch == bed.epoch:
+                bed.adopt(source.name, source.session, source.speed)
         if self._overrun():  # more than credit allows, as after a restart: it is asked for again when there is room
             bed.n_received += 1
             bed.n_dropped += 1
@@ -233,7 +236,7 @@ class Ingest:
         if packet.epoch != bed.epoch:
             if bed.session not in ("", source.session) and not bed.ended:
                 bed.close("source restarted", mono_ns)
-            bed.source, bed.session, bed.speed = source.name, source.session, source.speed
+            bed.adopt(source.name, source.session, source.speed)
         position, asked, pending = bed.next, bed.n_asked, bed.pending
         text = bed.wave(packet, now_ns, mono_ns)
         self._look_at(bed)
@@ -337,8 +340,6 @@ class Ingest:
             owner.durable.pop(bed.bed, None)
         self._owner[bed.bed] = source
         source.n_beds += 1
-        if not bed.source:
-            bed.source, bed.session, bed.speed = source.name, source.session, source.speed
         return True
 
     def _look_at(self, bed: Sequence) -> None:
@@ -362,7 +363,8 @@ class Ingest:
             bed.expire(mono_ns)
             self._look_at(bed)
         elif bed.ask_due(mono_ns, REORDER_NS):
-            self._outbox.append((owner.identity, Resend(bed=bed.bed, epoch=bed.epoch, first=bed.next)))
+            resend = Resend(bed=bed.bed, epoch=bed.epoch or ANY_EPOCH, first=bed.next)
+            self._outbox.append((owner.identity, resend))
 
     def _ack(self, source: Peer, mono_ns: int) -> None:
         share = max(PACKETS_PER_BED, self._queue_packets // len(self._sources))

@@ -28,10 +28,13 @@ REASK_NS = 250_000_000  # a resend is asked for again after this, and after eigh
 class Taken:
     """What the shard has been given of a bed: what a checkpoint holds."""
 
-    __slots__ = ("closed", "ended", "epoch", "position", "rate", "session", "signals", "source", "truth_next")
+    __slots__ = (
+        "closed", "ended", "epoch", "epoch_n", "position", "rate", "session", "signals", "source", "truth_next",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.epoch = ""
+        self.epoch_n = 0
         self.signals: tuple[Signal, ...] = ()
         self.rate = 0.0
         self.position = 0
@@ -49,12 +52,14 @@ class Sequence:
     def __init__(self, bed: str) -> None:
         self.bed = bed
         self.epoch = ""
+        self.epoch_n = 0
         self.signals: tuple[Signal, ...] = ()
         self.rate = 0.0
         self.next = 0
         self.seq: int | None = 0
         self.end_at: int | None = None
         self.ended = False
+        self._any_epoch = False  # the next epoch may be any: those between will not come
         self.refill_until = 0
         self.source, self.session, self.speed = "", "", 1.0
         self.device_ns = 0
@@ -77,6 +82,7 @@ class Sequence:
         self.n_reordered = self.n_dropped = self.n_refused = 0
         # Samples that were taken, by fate; `closed` is the length of the epochs before.
         self.delivered = self.refilled = self.closed = 0
+        self.n_epochs_missed = 0
         self.gaps: dict[str, int] = {}
 
     def wave(self, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
@@ -84,15 +90,26 @@ class Sequence:
         self.heard_mono_ns = mono_ns
         return self._wave(packet, now_ns, mono_ns)
 
+    def adopt(self, source: str, session: str, speed: float) -> None:
+        """Who sends the bed from here on: asked again after a restart, and named where the bed is."""
+        if session != self.session:
+            self.epoch_n = 0  # each session counts its own
+            self._any_epoch = False
+        self.source, self.session, self.speed = source, session, speed
+        if self.taken.epoch == self.epoch:
+            self.taken.source, self.taken.session = source, session
+
     def lost(self, message: Lost, mono_ns: int) -> str | None:
         until = message.first + message.n
         if until > LIMIT:
             return f"first + n: {until} is beyond any recording; count from the start of the epoch"
-        if message.epoch != self.epoch or self.ended:
+        if message.epoch != self.epoch:
             return None  # of an epoch that is closed, or of one that has not begun: it will be asked for then
         if message.n == 0:
             if message.first <= self.next and self._successors:
                 self.close("unknown to the source", mono_ns)
+            return None
+        if self.ended:
             return None
         if until > self.next and len(self._losses) < MAX_HELD:
             self._losses.append((message.first, until, message.cause))
@@ -104,8 +121,9 @@ class Sequence:
     def end(self, message: End, mono_ns: int) -> str | None:
         if message.epoch != self.epoch or self.ended:
             return None
-        if not self.next <= message.n_samples <= LIMIT:
-            return f"n_samples: {message.n_samples}, but {self.next} samples have come; send the length of the epoch"
+        known = max(self.next, self.refill_until)
+        if not known <= message.n_samples <= LIMIT:
+            return f"n_samples: {message.n_samples}, but {known} samples have come; send the length of the epoch"
         self.end_at = message.n_samples
         self._drain()
         self._settle(mono_ns, progress=False)
@@ -130,7 +148,7 @@ class Sequence:
         ahead = [*self._held, *(loss[0] for loss in self._losses)]
         if ahead:
             self._gap(min(ahead) - self.next, "timeout")
-        elif self.end_at is not None:
+        elif self.end_at is not None and not self.ended:
             self._gap(self.end_at - self.next, "timeout")
         elif self._successors:
             self.close("timeout", mono_ns)
@@ -142,7 +160,8 @@ class Sequence:
         self._settle(mono_ns, progress=True)
 
     def close(self, cause: str, mono_ns: int) -> None:
-        """End the epoch with what has come of it: its source has gone on without an end."""
+        """End the epoch with what has come of it: its source has gone on without an end, or without the
+        epochs in between."""
         while ahead := [*self._held, *(loss[0] for loss in self._losses)]:
             self._gap(min(ahead) - self.next, cause)
             self._drain()
@@ -150,6 +169,11 @@ class Sequence:
             self._gap(self.end_at - self.next, cause)
         if not self.ended and self.epoch:
             self._finish()
+        else:
+            numbers = [entry[0].epoch_n for entry in self._successors if entry[0].epoch_n]
+            if self.epoch_n and numbers:
+                self.n_epochs_missed += min(numbers) - self.epoch_n - 1
+            self._any_epoch = True
         self._settle(mono_ns, progress=True)
 
     def expect(self, mono_ns: int) -> None:
@@ -212,7 +236,7 @@ class Sequence:
                 if taken.epoch:
                     taken.closed.append(taken.epoch)
                 self.closed += taken.position
-                taken.epoch, taken.signals, taken.rate = item.epoch, item.signals, item.rate
+                taken.epoch, taken.epoch_n, taken.signals, taken.rate = item.epoch, item.number, item.signals, item.rate
                 taken.position, taken.truth_next, taken.ended = 0, 0, False
                 taken.source, taken.session = self.source, self.session
             elif type(item) is TruthSeen:
@@ -233,6 +257,7 @@ class Sequence:
             "refused": self.n_refused,
             "delivered": self.delivered,
             "refill": self.refilled,
+            "epochs_missed": self.n_epochs_missed,
             "gap": sum(self.gaps.values()),
             **{f"gap.{cause}": n for cause, n in self.gaps.items()},
         }
@@ -241,8 +266,9 @@ class Sequence:
         """What a checkpoint needs, of builtin types."""
         taken = self.taken
         return {
-            "bed": self.bed, "epoch": taken.epoch, "signals": msgspec.to_builtins(taken.signals), "rate": taken.rate,
-            "next": taken.position, "ended": taken.ended, "truth_next": taken.truth_next, "closed": list(taken.closed),
+            "bed": self.bed, "epoch": taken.epoch, "epoch_n": taken.epoch_n,
+            "signals": msgspec.to_builtins(taken.signals), "rate": taken.rate, "next": taken.position,
+            "ended": taken.ended, "truth_next": taken.truth_next, "closed": list(taken.closed),
             "source": taken.source, "session": taken.session, "counts": self.counts(), "length": self.closed,
         }  # fmt: skip
 
@@ -252,6 +278,7 @@ class Sequence:
         self = cls(state["bed"])
         taken = self.taken
         self.epoch = taken.epoch = state["epoch"]
+        self.epoch_n = taken.epoch_n = state["epoch_n"]
         self.signals = taken.signals = msgspec.convert(state["signals"], tuple[Signal, ...])
         self.rate = taken.rate = state["rate"]
         self.source, self.session = taken.source, taken.session = state["source"], state["session"]
@@ -270,6 +297,7 @@ class Sequence:
         self.n_late, self.n_reordered, self.n_dropped = counts["late"], counts["reordered"], counts["dropped"]
         self.n_refused, self.delivered, self.refilled = counts["refused"], counts["delivered"], counts["refill"]
         self.gaps = {key.removeprefix("gap."): n for key, n in counts.items() if key.startswith("gap.")}
+        self.n_epochs_missed = counts["epochs_missed"]
         self.closed = state["length"]
         return self
 
@@ -315,24 +343,27 @@ class Sequence:
         return None
 
     def _other_epoch(self, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
-        if packet.epoch in self._closed:
+        number = packet.epoch_n
+        if packet.epoch in self._closed or 0 < number <= self.epoch_n:
             self.n_late += 1
-        elif self.epoch and not self.ended:
-            # The rest of the old epoch comes first, if its source has it.
+        elif (self.epoch and not self.ended) or (number > self.epoch_n + 1 and not self._any_epoch):
+            # The rest of the old epoch comes first, and what is between, if the source has it.
             if self._room(packet):
                 self._successors.append((packet, now_ns))
             else:
                 self.n_dropped += 1
-            self._settle(mono_ns, progress=False)
+            self._await(mono_ns, progress=False)
         else:
             if self.epoch:
                 self._closed.append(self.epoch)
-            self.epoch, self.signals, self.rate = packet.epoch, packet.signals, packet.rate
+            self.epoch, self.epoch_n, self._any_epoch = packet.epoch, number, False
+            self.signals, self.rate = packet.signals, packet.rate
             self.next, self.seq, self.end_at, self.ended = 0, 0, None, False
             self.refill_until = self._truth_next = 0
             self._losses.clear()
             self._gaps.clear()
-            self._out.append(NewEpoch(self.bed, self.epoch, self.signals, self.rate, self.source, self.speed))
+            begun = NewEpoch(self.bed, self.epoch, self.signals, self.rate, self.source, self.speed, number)
+            self._out.append(begun)
             return self._wave(packet, now_ns, mono_ns)
         return None
 
@@ -385,17 +416,22 @@ class Sequence:
 
     def _finish(self) -> None:
         self.ended = True
-        self.end_at = self.next
+        self.next = self.end_at = max(self.next, self.refill_until)
         self.n_refused += len(self._held)  # they lie beyond the end
         self._held.clear()
         self._out.append(Ended(self.bed, self.epoch, self.next))
 
     def _settle(self, mono_ns: int, progress: bool) -> None:
         """After a change: begin, go on with or end the wait for a hole; let the next epoch in."""
-        while self.ended and self._successors:
+        n_waiting = -1
+        while (self.ended or not self.epoch) and self._successors and len(self._successors) != n_waiting:
             successors, self._successors = self._successors, []
-            for packet, received_ns in successors:
+            n_waiting = len(successors)
+            for packet, received_ns in sorted(successors, key=lambda entry: entry[0].epoch_n):
                 self._wave(packet, received_ns, mono_ns)
+        self._await(mono_ns, progress)
+
+    def _await(self, mono_ns: int, progress: bool) -> None:
         if not (self._held or self._losses or self._successors or (self.end_at is not None and not self.ended)):
             self.since = None
         elif self.since is None:

@@ -125,7 +125,8 @@ class Waveform(Message, frozen=True, tag="wave"):
     `data`: int16 little-endian, shape (signals, n), digital units, `MISSING` where there is none.
     `first`: index of the first sample since the epoch began. `off`: bit i says that signal i is
     off the patient. `device_ns`: the source's clock, UTC, at the last sample. An epoch is a fresh
-    id at each start or loop of the source; `seq` counts the packets of a bed's epoch from 0.
+    id at each start or loop of the source; `seq` counts the packets of a bed's epoch from 0, `epoch_n`
+    the epochs of the bed in the session from 1 (0: not told), so that a lost one is seen.
     """
 
     bed: Name
@@ -136,6 +137,7 @@ class Waveform(Message, frozen=True, tag="wave"):
     n: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
     signals: Annotated[tuple[Signal, ...], Meta(min_length=1, max_length=MAX_SIGNALS)]
     data: memoryview
+    epoch_n: Count = 0
     off: Annotated[int, Meta(ge=0, le=2**MAX_SIGNALS - 1)] = 0
     device_ns: Nanoseconds = 0
     sent_ns: Nanoseconds = 0

@@ -88,6 +88,15 @@ def test_a_packet_is_stamped_when_it_is_taken_over() -> None:
     assert [message.sent_ns for message in line.sent() if isinstance(message, Waveform)] == [line.clock.utc_ns(), 77]
 
 
+def test_the_epochs_of_a_bed_are_numbered() -> None:
+    line = Line()
+    line.source.send([packet(0), packet(0, bed="bed-2"), packet(1), packet(0, epoch="e2")])
+    line.source.send([packet(1, epoch="e2"), packet(0, epoch="e3")])
+    numbers = [(message.bed, message.epoch_n) for message in line.sent() if isinstance(message, Waveform)]
+    assert [number for bed, number in numbers if bed == "bed-1"] == [1, 1, 2, 2, 3]
+    assert ("bed-2", 1) in numbers
+
+
 def test_a_replay_waits_for_credit_and_says_when_it_got_none() -> None:
     line = Line(credit=1, speed=0.0)
     line.source._mono_ns = itertools.count(line.clock.ns, SECOND // 100).__next__
@@ -142,7 +151,9 @@ def test_a_resend_of_what_was_never_there_is_answered_too(bed: str, epoch: str) 
     line.source.send([packet(0)])
     line.sent()
     line.say(Resend(bed=bed, epoch=epoch, first=5))
-    assert line.sent() == [Lost(bed=bed, epoch=epoch, first=5, n=0, cause="unknown")]
+    lost, *again = line.sent()
+    assert lost == Lost(bed=bed, epoch=epoch, first=5, n=0, cause="unknown")
+    assert len(again) == (bed == "bed-1")  # all of a bed that is not durable
 
 
 def test_a_resend_reaches_back_across_the_end_of_an_epoch() -> None:

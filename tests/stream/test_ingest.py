@@ -259,6 +259,43 @@ def test_a_source_that_restarts_begins_its_new_epoch_at_once() -> None:
     assert bench.counts()["gap.source restarted"] == N
 
 
+def test_an_epoch_that_was_lost_whole_is_asked_for() -> None:
+    bench = Bench()
+    bench.give(packet(0, epoch_n=1), End(bed="bed-1", epoch="e1", n_samples=N), packet(0, epoch="e3", epoch_n=3))
+    assert bench.asked(0.1) == [Resend(bed="bed-1", epoch="e1", first=N)]
+    bench.give(packet(0, epoch="e2", epoch_n=2), End(bed="bed-1", epoch="e2", n_samples=N))
+    events = bench.take()
+    assert [event.epoch for event in events if isinstance(event, NewEpoch)] == ["e1", "e2", "e3"]
+    assert bench.counts()["epochs_missed"] == 0
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_epoch_that_stays_lost_is_counted(answered: bool) -> None:
+    bench = Bench()
+    bench.give(packet(0, epoch_n=1), End(bed="bed-1", epoch="e1", n_samples=N), packet(0, epoch="e4", epoch_n=4))
+    bench.replies(0.1)
+    if answered:
+        bench.give(Lost(bed="bed-1", epoch="e1", first=N, n=0, cause="unknown"))
+    else:
+        bench.replies(3)
+    assert [event.epoch for event in bench.take() if isinstance(event, NewEpoch)] == ["e1", "e4"]
+    assert bench.counts()["epochs_missed"] == 2
+    bench.give(packet(0, epoch="e2", epoch_n=2))
+    assert bench.counts()["late"] == 1
+
+
+def test_a_shard_that_knows_nothing_of_a_bed_gives_its_first_epoch_time_to_come() -> None:
+    bench = Bench()
+    bench.give(packet(0, epoch="e2", epoch_n=2))
+    assert bench.take() == [] and bench.asked(0.1) == [Resend(bed="bed-1", epoch="?", first=0)]
+    bench.give(packet(0, epoch_n=1), End(bed="bed-1", epoch="e1", n_samples=N))
+    assert [event.epoch for event in bench.take() if isinstance(event, NewEpoch)] == ["e1", "e2"]
+    bench.give(packet(0, bed="bed-2", epoch="e7", epoch_n=7))
+    bench.replies(0.1)
+    bench.replies(3)
+    assert [event.epoch for event in bench.take() if isinstance(event, NewEpoch)] == ["e7"]
+
+
 def test_a_packet_of_a_closed_epoch_is_late() -> None:
     bench = Bench()
     bench.give(packet(0), End(bed="bed-1", epoch="e1", n_samples=N), packet(0, epoch="e2"), packet(1))
@@ -465,6 +502,35 @@ def test_a_bed_that_had_ended_stays_ended_after_a_restart() -> None:
     assert acks[0].durable == (("bed-1", "e1", N),)
 
 
+def test_an_epoch_whose_source_restarted_with_the_shard_ends_where_the_checkpoint_was() -> None:
+    bench = Bench()
+    bench.give(*[packet(seq) for seq in range(40)])
+    events = bench.take()
+    again = restored(bench)
+    again.give(Hello(source="source-1", session="s2", speed=1.0), packet(0, epoch="e2"))
+    new = again.take()
+    assert new[0] == Ended("bed-1", "e1", 40 * N)
+    assert checked(events + new) == {"delivered": 41 * N, "gap": 0, "refill": 0, "epochs": 2}
+
+
+def test_an_end_before_the_checkpoint_is_refused() -> None:
+    bench = Bench()
+    bench.give(*[packet(seq) for seq in range(40)])
+    bench.take()
+    again = restored(bench)
+    again.give(HELLO, End(bed="bed-1", epoch="e1", n_samples=35 * N))
+    assert "1000 samples have come" in again.refusals()[0].text
+
+
+def test_a_bed_that_is_forgotten_does_not_hold_up_the_others() -> None:
+    bench = Bench(Ingest(queue_packets=64))
+    bench.give(*[packet(seq) for seq in range(200)])
+    bench.ingest.forget("bed-1")
+    assert bench.take() == []
+    bench.give(packet(0, bed="bed-2"))
+    assert checked(bench.take(), "bed-2")["delivered"] == N
+
+
 def test_annotations_come_once_however_often_they_are_sent() -> None:
     bench = Bench()
     truth = Truth(bed="bed-1", epoch="e1", samples=(3, 20), symbols=("N", "+"), notes=("", "(AFIB"))
@@ -508,6 +574,16 @@ def test_a_source_that_reconnects_under_another_identity_keeps_its_beds() -> Non
     assert {identity for identity, _ in bench.ingest.replies(UTC + bench.ns, bench.ns)} == {b"other"}
 
 
+def test_a_source_that_restarts_and_goes_on_with_its_epoch_is_asked_by_its_new_session() -> None:
+    bench = Bench()
+    bench.give(packet(0))
+    bench.give(Hello(source="source-1", session="s2", speed=1.0), packet(1), identity=b"b")
+    assert checked(bench.take())["delivered"] == 2 * N
+    again = restored(bench)
+    again.give(Hello(source="source-1", session="s2", speed=1.0))
+    assert [resend.first for resend in again.asked()] == [0]
+
+
 def test_a_source_that_is_gone_is_forgotten_and_its_beds_are_kept() -> None:
     bench = Bench()
     bench.give(packet(0))
@@ -523,9 +599,11 @@ PACKETS = st.lists(
 )
 
 
-@given(PACKETS, st.integers(0, 100))
+@given(PACKETS, st.integers(0, 100), st.sampled_from(["s1", "s2"]), st.booleans())
 @settings(deadline=None, max_examples=300)
-def test_the_account_adds_up_whatever_comes(messages: list[tuple[int, int, int, str]], restart_at: int) -> None:
+def test_the_account_adds_up_whatever_comes(
+    messages: list[tuple[int, int, int, str]], restart_at: int, session: str, numbered: bool
+) -> None:
     """Any packets, in any order, of changing sizes and epochs, with losses, ends and timeouts, and a
     restart from a checkpoint: samples up to the newest delivered are delivered + gap, packets that
     came have one fate each, and what comes out is in order."""
@@ -534,7 +612,8 @@ def test_the_account_adds_up_whatever_comes(messages: list[tuple[int, int, int, 
     for i, (seq, epoch, kind, what) in enumerate(messages):
         name = f"e{epoch}"
         if what == "w":
-            bench.give(packet(seq, epoch=name, n=(25, 25, 25, 10, 60)[kind], first=seq * 25))
+            number = epoch + 1 if numbered else 0
+            bench.give(packet(seq, epoch=name, epoch_n=number, n=(25, 25, 25, 10, 60)[kind], first=seq * 25))
         elif what == "l":
             bench.give(Lost(bed="bed-1", epoch=name, first=seq * 20, n=kind * 25, cause="x"))
         elif what == "e":
@@ -548,7 +627,7 @@ def test_the_account_adds_up_whatever_comes(messages: list[tuple[int, int, int, 
             ns = bench.ns
             bench = restored(bench)
             bench.ns = ns
-            bench.give(HELLO)
+            bench.give(Hello(source="source-1", session=session, speed=1.0))
         if "bed-1" in bench.ingest.beds():
             counts = bench.counts()
             bed = bench.ingest._beds["bed-1"]
@@ -609,6 +688,31 @@ def test_a_shard_that_is_killed_at_any_time_loses_nothing(seed: int, kills: list
     ward.run_until(ward.ended)
     fate = checked(ward.events)
     assert (fate["delivered"], fate["gap"], fate["epochs"]) == (100 * N, 0, 1)
+
+
+@given(st.integers(0, 2**32), st.lists(st.integers(0, 90), max_size=3), st.integers(1, 20))
+@settings(deadline=None, max_examples=30)
+def test_a_recording_that_loops_loses_nothing_over_a_kill(seed: int, kills: list[int], length: int) -> None:
+    """Epochs of a few packets each, as fast as may be, on a network that loses and reorders."""
+    ward = Ward(Network(seed, loss=0.02, double=0.05, reorder=0.1), speed=0.0)
+    saved = (msgpack.unpackb(msgpack.packb(ward.ingest.state())), 0)
+    for i in range(100):
+        epoch = f"loop {i // length}"
+        ward.source.send([packet(i % length, epoch=epoch)], 0)
+        if i % length == length - 1:
+            ward.source.send([End(bed="bed-1", epoch=epoch, n_samples=length * N)], 0)
+        ward.step(10_000_000)
+        if i % 15 == 14:
+            saved = (msgpack.unpackb(msgpack.packb(ward.ingest.state())), len(ward.events))
+            for bed in saved[0]["beds"]:
+                ward.ingest.durable(bed["bed"], bed["epoch"], bed["next"])
+        if i in kills:
+            ward.restart(*saved, refill_s=0.3)
+    last = f"loop {99 // length}"
+    ward.source.send([End(bed="bed-1", epoch=last, n_samples=(99 % length + 1) * N)] if 100 % length else [], 0)
+    ward.run_until(lambda: any(isinstance(event, Ended) and event.epoch == last for event in ward.events))
+    fate = checked(ward.events)
+    assert (fate["delivered"], fate["gap"], fate["epochs"]) == (100 * N, 0, 99 // length + 1)
 
 
 def test_a_shard_that_is_killed_before_its_first_checkpoint_begins_again_from_the_start() -> None:

@@ -48,6 +48,7 @@ def page(result: Mapping[str, Any], evaluated: Sequence[Evaluated]) -> str:
         [
             _head(result),
             _beats(result),
+            _beat_delays(result["beat_delay"]),
             _delays(result),
             _challenge(result),
             _strips(worst_strips(evaluated)),
@@ -137,6 +138,23 @@ def _beats(result: Mapping[str, Any]) -> str:
             }
             parts.append(_figure(_bars(errors), f"{kind}: missed (dark) and false (light), by record"))
     return "".join(parts)
+
+
+def _beat_delays(delay: Mapping[str, Any]) -> str:
+    """How long after each R peak the detector had decided, in bins of 10 ms."""
+    if not delay:
+        return ""
+    counts, height = delay["histogram_10_ms"], 120
+    step, most = WIDTH / max(len(counts), 30), max(counts)
+    bars = [
+        f'<rect x="{i * step:.1f}" y="{height * (1 - n / most):.1f}" width="{step - 1:.1f}" height="{height * n / most:.1f}" '
+        f'fill="#1f5fa8"/><text x="{i * step:.1f}" y="{height + 13}">{10 * i if i % 5 == 0 else ""}</text>'
+        for i, n in enumerate(counts)
+    ]
+    drawing = f'<svg viewBox="0 0 {WIDTH} {height + 18}" role="img">{"".join(bars)}</svg>'
+    return "<h2>R peak to decision</h2>" + _figure(
+        drawing, f"ms of signal, {delay['n']} beats, longest {delay['max_ms']:.0f}"
+    )
 
 
 def _delays(result: Mapping[str, Any]) -> str:

@@ -128,7 +128,14 @@ def _beat_delay(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
         return {}
     ms = np.concatenate(known) * 1000.0
     p50, p95, p99 = (float(v) for v in np.quantile(ms, [0.5, 0.95, 0.99]))
-    return {"n": int(ms.size), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": float(ms.max())}
+    return {
+        "n": int(ms.size),
+        "p50_ms": p50,
+        "p95_ms": p95,
+        "p99_ms": p99,
+        "max_ms": float(ms.max()),
+        "histogram_10_ms": np.bincount((ms // 10).astype(np.int64)).tolist(),
+    }
 
 
 def _segments(scores: Sequence[RecordScore]) -> dict[str, Any]:

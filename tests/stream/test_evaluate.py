@@ -194,9 +194,12 @@ def test_without_annotations_the_records_are_annotated_by_the_streaming_stages(t
     write_record(tmp_path)
     write_marks(tmp_path / "r1", "atr", reference(), FS)
     out = io.StringIO()
-    assert evaluate(str(tmp_path), tmp_path / "o.json", progress=False, console=Console(file=out, width=200)) == 0
+    paths = tmp_path / "o.json", tmp_path / "o.html"
+    assert evaluate(str(tmp_path), *paths, progress=False, console=Console(file=out, width=200)) == 0
     found = json.loads((tmp_path / "o.json").read_text())
     assert found["beats"] == "ours, online, by this version"
     assert found["beat_tables"]["bxb"]["summary"]["QRS Se"]["gross"]["value"] > 0.95
     assert found["beat_delay"]["max_ms"] <= 250
+    assert sum(found["beat_delay"]["histogram_10_ms"]) == found["beat_delay"]["n"]
+    assert "R peak to decision" in (tmp_path / "o.html").read_text()
     assert "R peak to decision" in out.getvalue()

@@ -54,6 +54,7 @@ class Bed:
     baseline: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 1), np.float32))
     stamps: wire.Stamps = field(default_factory=wire.Stamps)
     ended: bool = False
+    closed: bool = False
     technical: set[str] = field(default_factory=set)
     n_beats: int = 0
     n_windows: int = 0
@@ -185,8 +186,11 @@ class Shard:
             bed = Bed(len(self._rows), event.bed, alarms)
             self._rows.append(bed)
             self.beds[bed.name] = bed
-        bed.epoch, bed.fs, bed.live, bed.ended = event.epoch, event.rate, event.speed == 1.0, False
-        bed.alarms = alarms
+        else:
+            self._close(bed)
+            alarms.inherit(bed.alarms)
+        bed.epoch, bed.fs, bed.live = event.epoch, event.rate, event.speed == 1.0
+        bed.alarms, bed.ended, bed.closed = alarms, False, False
         bed.signals_are(event.signals, self._n_leads)
         self._analysis.start(bed.row, bed.fs)
         self.judging.reset(np.array([bed.row]))
@@ -331,8 +335,19 @@ class Shard:
             head = int(self._analysis.head[bed.row])
             until = head - (not bed.ended) if waiting is None else waiting - 1
             self._alert(bed, bed.alarms.advance_model(until))
+            if head > bed.alarms.next_due:  # judgements wait for the detector's clock, not for a packet
+                self._alert(bed, bed.alarms.advance(head - 1))
             for numeric in bed.alarms.take_numerics():
                 self.messages.append(msgspec.structs.replace(numeric, stamps=bed.stamps))
+            if bed.ended and waiting is None:
+                self._close(bed)
+
+    def _close(self, bed: Bed) -> None:
+        """The epoch is over and judged: its conditions end. Reds that nobody acknowledged stay latched."""
+        if not bed.closed:
+            bed.closed = True
+            bed.technical.clear()
+            self._alert(bed, bed.alarms.close(int(self._analysis.head[bed.row])))
 
     def act(self, action: wire.Action) -> wire.Action | None:
         """Apply an operator's action; the echo says where. None where the bed is not here or its epoch is over."""
@@ -411,7 +426,7 @@ class Shard:
             "outbox": self.outbox.state(),
             "beds": [
                 {
-                    "name": bed.name, "epoch": bed.epoch, "fs": bed.fs, "live": bed.live, "ended": bed.ended,
+                    "name": bed.name, "epoch": bed.epoch, "fs": bed.fs, "live": bed.live, "ended": bed.ended, "closed": bed.closed,
                     "signals": msgspec.to_builtins(bed.signals), "alarms": bed.alarms.state(),
                     "technical": sorted(bed.technical), "n_beats": bed.n_beats, "n_windows": bed.n_windows,
                 }
@@ -429,7 +444,7 @@ class Shard:
             alarms.restore(saved["alarms"])
             bed = Bed(row, saved["name"], alarms, saved["epoch"], saved["fs"], saved["live"])
             bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
-            bed.ended, bed.technical = saved["ended"], set(saved["technical"])
+            bed.ended, bed.closed, bed.technical = saved["ended"], saved["closed"], set(saved["technical"])
             bed.n_beats, bed.n_windows = saved["n_beats"], saved["n_windows"]
             self._rows.append(bed)
             self.beds[bed.name] = bed

@@ -147,8 +147,8 @@ def _beat_delays(delay: Mapping[str, Any]) -> str:
     counts, height = delay["histogram_10_ms"], 120
     step, most = WIDTH / max(len(counts), 30), max(counts)
     bars = [
-        f'<rect x="{i * step:.1f}" y="{height * (1 - n / most):.1f}" width="{step - 1:.1f}" height="{height * n / most:.1f}" '
-        f'fill="#1f5fa8"/><text x="{i * step:.1f}" y="{height + 13}">{10 * i if i % 5 == 0 else ""}</text>'
+        f'<rect x="{i * step:.1f}" y="{height * (1 - n / most):.1f}" fill="#1f5fa8" width="{step - 1:.1f}" '
+        f'height="{height * n / most:.1f}"/><text x="{i * step:.1f}" y="{height + 13}">{"" if i % 5 else 10 * i}</text>'
         for i, n in enumerate(counts)
     ]
     drawing = f'<svg viewBox="0 0 {WIDTH} {height + 18}" role="img">{"".join(bars)}</svg>'

@@ -1,11 +1,12 @@
 # make run    a simulated ward of eight patients, for a minute, in the terminal
 # make test   the tests             make lint   ruff and mypy
 # make clean  the environment and what runs have left
-# RECORDINGS=folder make test also runs what needs the public recordings.
+# RECORDINGS=folder make test also runs what needs the public recordings; TESTS=tests/stream only some of them.
 
 PYTHON ?= python3
 VENV ?= .venv
 DURATION ?= 60
+TESTS ?=
 BIN := $(VENV)/bin
 
 .PHONY: run test lint format clean
@@ -15,7 +16,7 @@ run: $(VENV)/.run
 	$(BIN)/python run_pipeline.py run --beds 8 --duration $(DURATION)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(TESTS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -68,7 +68,7 @@ def test_a_line_that_is_no_event_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "{]\n")
     with pytest.raises(AlertLogError, match="line 2"):
         read_alerts(path, FS)
-    with pytest.raises(AlertLogError, match="lacks .state"):
+    with pytest.raises(AlertLogError, match="lacks 'state'"):
         read_alerts(log(tmp_path, {"alert_id": "a"}), FS)
 
 

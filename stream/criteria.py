@@ -82,6 +82,9 @@ class Detectors:
         if self.inop or self.vf:
             return
         arrest = "ASYSTOLE" in self.book.active
+        if not arrest and at - self.base >= self._ticks("ASYSTOLE"):  # told sooner than the timer would
+            arrest = True
+            self._arrest(decided)
         if arrest:
             self._beat_in_asystole(at, rr, decided)
         self.base = max(self.base, at)
@@ -161,7 +164,7 @@ class Detectors:
         if n >= SHORT_GAP_TICKS:
             self._stop(at, "inop")
             if not self.inop:
-                self._learn(end, at)
+                self._learn(end, max(at, end))
         if self.inop:
             return
         if self.vf and "VFIB" not in self.book.active:
@@ -173,11 +176,7 @@ class Detectors:
     def fire(self, name: str, tick: int) -> None:
         """A timer of the book has come."""
         if name == "asystole":
-            self.arrest_beats = 0
-            self.heart.clear()
-            self.rate_high.end(tick, "asystole")
-            self.rate_low.end(tick, "asystole")
-            self.book.trigger("ASYSTOLE", self.base, tick, self._t("ASYSTOLE"), self._evidence(), ("PAUSE",))
+            self._arrest(tick)
         elif name == "pause" and "ASYSTOLE" not in self.book.active:
             self.pausing = self.last
             self.book.trigger("PAUSE", self.last, tick, self._t("PAUSE"), self._evidence())
@@ -247,6 +246,14 @@ class Detectors:
             self.book.arm("end PAUSE", decided + round(CONDITIONS["PAUSE"].hold_s * TICK_HZ))
         else:
             self.book.trigger("PAUSE", at - rr, decided, rr / TICK_HZ, self._evidence())
+
+    def _arrest(self, tick: int) -> None:
+        self.arrest_beats = 0
+        self.heart.clear()
+        self.rate_high.end(tick, "asystole")
+        self.rate_low.end(tick, "asystole")
+        self.book.disarm("asystole")
+        self.book.trigger("ASYSTOLE", self.base, tick, self._t("ASYSTOLE"), self._evidence(), ("PAUSE",))
 
     def _beat_in_asystole(self, at: int, rr: int, decided: int) -> None:
         """Two beats within T end it: a lone one may be an artefact, or the heart stopping again."""

@@ -272,6 +272,17 @@ def test_a_beat_just_before_four_seconds_is_none() -> None:
     assert not player.started("ASYSTOLE") and player.started("PAUSE")
 
 
+def test_a_beat_after_four_seconds_tells_of_the_asystole_before_the_timer_does() -> None:
+    player = Player()
+    last = player.last
+    player.beats("N", 4.02)
+    start = player.of("ASYSTOLE", "start")[0]
+    assert (start.onset.sample, start.stream_time.sample) == (last, player.last + DECIDED)
+    assert player.standing("PAUSE") == "inactive"
+    player.beats("N", N)
+    assert player.standing("ASYSTOLE") == "latched"
+
+
 def test_asystole_ends_with_the_second_beat() -> None:
     player = Player()
     player.wait(8)

@@ -8,7 +8,7 @@ from stream.wire import Hello
 SECOND = 1_000_000_000
 ACK_EVERY_NS = SECOND // 4
 PROBE_EVERY_NS = SECOND // 4
-GONE_NS = 60 * SECOND  # and after this long is forgotten
+GONE_NS = 60 * SECOND  # a source that says no Hello for this long is forgotten
 
 
 class BedAccount(NamedTuple):

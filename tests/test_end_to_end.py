@@ -138,7 +138,7 @@ def test_a_recording_gives_the_same_alerts_at_any_speed_and_in_any_packets(ward:
     for speed, stop_s in shown_s.items():
         for packet_ms in (20, 100, 1000):
             name = f"at-{speed}-in-{packet_ms}-ms"
-            beds = {name: BedSettings(shard="a", source=str(recordings / "vfdb" / "602"))}
+            beds = {name: BedSettings(shard="a", source=str(recordings / "vfdb" / "421"))}
             producers[name] = (beds, ["--speed", speed, "--packet-ms", str(packet_ms), "--stop", str(stop_s)])
     with Ward(ward, producers) as running:
         running.start(*producers)

@@ -426,7 +426,8 @@ class Shard:
             "outbox": self.outbox.state(),
             "beds": [
                 {
-                    "name": bed.name, "epoch": bed.epoch, "fs": bed.fs, "live": bed.live, "ended": bed.ended, "closed": bed.closed,
+                    "name": bed.name, "epoch": bed.epoch, "fs": bed.fs,
+                    "live": bed.live, "ended": bed.ended, "closed": bed.closed,
                     "signals": msgspec.to_builtins(bed.signals), "alarms": bed.alarms.state(),
                     "technical": sorted(bed.technical), "n_beats": bed.n_beats, "n_windows": bed.n_windows,
                 }

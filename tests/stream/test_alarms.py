@@ -542,6 +542,21 @@ def test_the_distance_of_the_clocks_and_the_chunks_change_no_decision(pieces: li
     assert ids[0] == ids[1]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_of_one_tick_the_detector_comes_first_whenever_it_is_told(late: bool) -> None:
+    player = Player()
+    player.beats("VVVV", 0.4)
+    tick = (player.now // 250 + 2) * 250
+    player.quality([1, 1], 1)
+    player.take(player.alarms.judged_beat(player.last + 100, tick, "V"))
+    if late:
+        player.take(player.alarms.advance(tick))
+        player.take(player.alarms.advance_model(tick))
+    player.take(player.alarms.quality(tick, [0.1, 0.1], [1, 1]))
+    player.to(tick + 10)
+    assert player.standing("LEADS_OFF") == "active" and not player.started("VTACH")
+
+
 @given(stories, st.integers(0, 10**6))
 @slow
 def test_an_operator_changes_no_decision_about_the_patient(pieces: list[str], seed: int) -> None:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
+from model.quality import REASONS
+from stream import criteria
 from stream.conditions import TABLE
 from tests.stream.playing import DECIDED, Player, ticks
 
@@ -246,6 +248,14 @@ def test_one_window_or_an_unsure_or_a_noisy_one_is_no_red(rhythm: str, code: str
     assert not player.started(code)
 
 
+def test_two_vt_of_one_string_of_windows_are_two_alerts() -> None:
+    player = Player()
+    for rr in (0.4, 1.0, 0.4):
+        player.rhythm("VT", 14, rr)
+    first, second = player.of("VTACH", "start")
+    assert first.alert_id != second.alert_id and second.supersedes == first.alert_id
+
+
 def test_vt_windows_at_a_slow_rate_are_no_vt() -> None:
     player = Player()
     player.rhythm("VT", 20, 0.8)
@@ -368,6 +378,20 @@ def test_a_rate_that_hovers_at_its_limit_is_one_episode() -> None:
         player.beats("N" * 16, 60 / 110)
         player.beats("N" * 3, 60 / 122)
     assert len(player.of("HR_HIGH", "start")) == 1 and player.standing("HR_HIGH") == "inactive"
+
+
+def test_a_rate_just_inside_its_limit_does_not_end_the_alert() -> None:
+    player = Player()
+    player.beats("N" * 20, 60 / 130)
+    player.beats("N" * 80, 60 / 118.5)
+    assert player.standing("HR_HIGH") == "active"
+    inside = 0
+    while not inside:
+        player.beats("N", 60 / 114)
+        if player.alarms.state()["detectors"]["rates"][0][1] <= 117:  # the limit less the hysteresis
+            inside = player.last + DECIDED
+    player.beats("N" * 20, 60 / 114)
+    assert player.of("HR_HIGH", "end")[0].stream_time.sample == inside + ticks(5)
 
 
 def test_with_a_limit_beyond_the_clamp_only_the_extreme_alarm_is_left() -> None:
@@ -522,12 +546,37 @@ def test_a_gap_ends_what_stands_with_inop_and_latches_the_reds() -> None:
 
 def test_a_run_does_not_join_across_a_gap() -> None:
     player = Player()
-    player.beats("VVV", 0.7)
+    player.beats("VVV", 0.45)
     first = player.now
     player.take(player.alarms.gap(first, 50, first + 50))
     player.last = first + 50
     player.beats("VV", 0.3)
-    assert not player.started("VTACH") and not player.started("PAIR_PVC") and not player.started("NSVT")
+    assert not player.started("VTACH")
+    player.beats("VVV", 0.3)
+    assert player.started("VTACH")
+
+
+def test_a_bad_second_starts_the_clock_of_asystole_anew() -> None:
+    player = Player()
+    player.quality([0, 0], 1)
+    player.quality([4, 1], 1)
+    bad = player.now
+    player.quality([0, 0], 3)
+    player.to(bad + ticks(4) + 62)
+    assert player.patient_codes() == []
+    player.to(bad + ticks(4) + 63)
+    assert player.of("ASYSTOLE", "start")[0].onset.sample == bad
+
+
+def test_a_short_gap_in_vf_starts_its_clock_anew() -> None:
+    player = Player()
+    onset = player.now
+    player.take(player.alarms.vf(True, onset, onset + ticks(3)))
+    first = onset + ticks(3.2)
+    player.take(player.alarms.gap(first, 50, first + 50))
+    player.to(first + 50 + ticks(4) + 1)
+    start = player.of("VFIB", "start")[0]
+    assert (start.onset.sample, start.stream_time.sample) == (first + 50, first + 50 + ticks(4))
 
 
 def test_learning_keeps_back_all_but_asystole_and_vf_for_eight_beats_or_ten_seconds() -> None:
@@ -581,6 +630,11 @@ def test_watchdogs_of_the_wall_clock_start_and_end_technical_alarms(code: str) -
 def test_a_patients_alarm_is_no_technical_one() -> None:
     with pytest.raises(ValueError, match="VTACH: no technical alarm; known are SIGNAL_LOST"):
         Player().alarms.technical("VTACH", True, "", 0)
+
+
+def test_reasons_are_numbered_as_the_quality_stage_numbers_them() -> None:
+    assert [REASONS[why] for why in criteria.OFF_REASONS] == ["off", "flat", "saturated"]
+    assert REASONS[criteria.NOISY_REASON] == "noisy" and REASONS[0] == "ok"
 
 
 def test_every_row_that_can_be_raised_has_a_test_here() -> None:

@@ -27,8 +27,14 @@ WINDOW_TASKS = ("rhythm", "shockable", "quality", "rr_ms", "age", "male", "potas
 OUTPUTS = {"rhythm": len(RHYTHMS), "arrhythmia": len(ARRHYTHMIAS)}  # the others have one
 AGE_MEAN, AGE_SD = 60.0, 17.0
 RR_SCALE = 100.0  # ms: unit of the residual over the detector's RR
-_RR, _RR_UNKNOWN, _NEXT_UNKNOWN = FEATURES.index("rr_s"), FEATURES.index("rr_unknown"), FEATURES.index("next_unknown")
-_QUALITY = FEATURES.index("quality")
+_RR, _RR_UNKNOWN = FEATURES.index("rr_s"), FEATURES.index("rr_unknown")
+_SHAPE = [
+    FEATURES.index(name)
+    for name in (
+        "correlation", "width", "width_change", "amplitude_change", "atrial_correlation", "second_correlation",
+        "quality",
+    )
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ class TrendSeasonView(nn.Module):
 
 
 class PeriodView(nn.Module):
-    """TimesNet's role (Wu et al. 2022): fold the signal by its main FFT period to cycles x phases, then 2-D convolution.
+    """TimesNet's role (Wu et al. 2022): fold by the main FFT period to cycles x phases, then convolve in 2-D.
 
     Ours: one period per hop, 0.25 to 2 s, and a fixed grid of 6 cycles x 20 phases, so that rows batch together.
     """
@@ -86,15 +92,17 @@ class PeriodView(nn.Module):
         grid = torch.arange(self.CYCLES)[:, None] + torch.arange(self.PHASES)[None] / self.PHASES
         self.register_buffer("grid", grid.flatten(), persistent=False)
 
-    def forward(self, x: Tensor, power: Tensor) -> Tensor:  # (k, 2, 500), (k, 257) -> (k, view)
+    def fold(self, x: Tensor, power: Tensor) -> Tensor:  # (k, 2, 500), (k, 257) -> (k, 2, 6, 20)
         bin_ = (power * self.get_buffer("allowed")).argmax(1).clamp(min=2)
         period = 512.0 / bin_  # samples (k,)
         at = HOP_SAMPLES - 1 - self.get_buffer("grid") * period[:, None]  # newest first, (k, 120)
         inside = at >= 0
         index = at.clamp(min=0).long()[:, None].expand(-1, N_CHANNELS, -1)
         folded = fn.avg_pool1d(x, 5, 1, 2).gather(2, index) * inside[:, None]
-        folded = folded.unflatten(2, (self.CYCLES, self.PHASES))
-        h = fn.relu(self.conv2(fn.relu(self.conv1(folded))))  # (k, 12, 3, 5)
+        return folded.reshape(-1, N_CHANNELS, self.CYCLES, self.PHASES)
+
+    def forward(self, x: Tensor, power: Tensor) -> Tensor:  # (k, 2, 500), (k, 257) -> (k, view)
+        h = fn.relu(self.conv2(fn.relu(self.conv1(self.fold(x, power)))))  # (k, 12, 3, 5)
         out: Tensor = self.out(h.flatten(1))
         return out
 
@@ -116,7 +124,7 @@ class PatchView(nn.Module):
         self.out = nn.Linear(self.WIDTH, s.view)
 
     def patches(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, 25, 40)
-        return x.unflatten(2, (-1, self.PATCH)).transpose(1, 2).flatten(2)
+        return x.reshape(x.shape[0], N_CHANNELS, -1, self.PATCH).transpose(1, 2).flatten(2)
 
     def encode(self, patches: Tensor) -> Tensor:  # (k, 25, 40) -> (k, 25, 24)
         h = self.embed(patches) + self.place
@@ -162,7 +170,7 @@ class BandStem(nn.Module):
     def forward(self, x: Tensor, level: Tensor, mask: Tensor, power: Tensor) -> Tensor:  # -> (k, band)
         h = fn.relu(self.conv1(fn.avg_pool1d(x, 2)))  # (k, 16, 125)
         h = fn.relu(self.conv3(fn.relu(self.conv2(h))))  # (k, 24, 32)
-        share = power[:, :128].unflatten(1, (32, 4)).sum(2) / (power.sum(1, keepdim=True) + 1e-3)  # about 1 Hz each
+        share = power[:, :128].reshape(-1, 32, 4).sum(2) / (power.sum(1, keepdim=True) + 1e-3)  # about 1 Hz each
         flat = torch.cat([torch.log(share + 1e-3) * 0.3, level, mask], 1)
         h = torch.cat([h.mean(2), h.amax(2), fn.relu(self.spectrum(flat))], 1)
         return torch.tanh(self.out(h))
@@ -173,7 +181,8 @@ class HopEncoder(nn.Module):
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.trend_season, self.period, self.patch, self.conv = TrendSeasonView(s), PeriodView(s), PatchView(s), ConvView(s)
+        self.trend_season, self.period = TrendSeasonView(s), PeriodView(s)
+        self.patch, self.conv = PatchView(s), ConvView(s)
         self.band = BandStem(s)
         self.view_norm = nn.BatchNorm1d(4 * s.view, affine=False)
 
@@ -235,7 +244,7 @@ class GroupedExperts(nn.Module):
         b = self.get_buffer
         h = fn.relu(fn.conv1d(wave, b("weight1"), b("bias1"), 2, self.padding))
         h = fn.relu(fn.conv1d(h, b("weight2"), b("bias2"), 2, 2, groups=self.n))  # (k, E 2 width, 32)
-        h = fn.max_pool1d(h, 4).unflatten(1, (self.n, -1)).flatten(2)  # (k, E, n)
+        h = fn.max_pool1d(h, 4).reshape(h.shape[0], self.n, -1)  # (k, E, n)
         return (h * gate[..., None]).flatten(1) @ b("weight3").flatten(0, 1) + gate @ b("bias3")
 
 
@@ -276,7 +285,7 @@ class MorphologyPath(nn.Module):
 
 
 def rr_statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Statistics (k, 40) of the beats' RR of 10 s and of 30 s, and the detector's mean RR (k,) in s of 10 s, 0 for none.
+    """Statistics (k, 40) of the RR of 10 s and of 30 s, and the detector's mean RR (k,) of 10 s in s, 0 for none.
 
     `features` (k, 48, F), `mask` (k, 48) bool, newest last.
     """
@@ -298,11 +307,13 @@ def rr_statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         parts = [
             torch.log(safe), spread, size.square().sum(1).div(n_pair).sqrt(), size.sum(1) / n_pair,
             *(((size > limit).float() * pair).sum(1) / n_pair for limit in (0.03, 0.06, 0.12, 0.25)),
-            turn.sum(1) / n_pair, w.sum(1) / 20.0, (rr - 9 * (1 - w)).amax(1).clamp(min=0), (rr + 9 * (1 - w)).amin(1).clamp(max=3),
+            turn.sum(1) / n_pair, w.sum(1) / 20.0,
+            (rr - 9 * (1 - w)).amax(1).clamp(min=0), (rr + 9 * (1 - w)).amin(1).clamp(max=3),
         ]  # fmt: skip
         beats = (mask & (since < span)).float()
-        shape = (features[..., [10, 12, 13, 14, 16, 18, 19]] * beats[..., None]).sum(1) / beats.sum(1).clamp(min=1)[:, None]
-        out += [torch.stack(parts, 1), shape, beats.sum(1, keepdim=True) / 20.0]
+        n_beats = beats.sum(1, keepdim=True)
+        shape = (features[..., _SHAPE] * beats[..., None]).sum(1) / n_beats.clamp(min=1)
+        out += [torch.stack(parts, 1), shape, n_beats / 20.0]
         if span < 11:
             mean_10 = mean
     return torch.cat(out, 1), mean_10
@@ -349,7 +360,8 @@ class RhythmBand(nn.Module):
         super().__init__()
         self.embed = nn.Linear(s.token, 32)
         self.score = nn.Linear(32, 1)
-        self.out = nn.Sequential(nn.Linear(32 * (self.RECENT + 2), 64), nn.ReLU(), nn.Dropout(s.dropout), nn.Linear(64, s.rhythm))
+        n = 32 * (self.RECENT + 2)
+        self.out = nn.Sequential(nn.Linear(n, 64), nn.ReLU(), nn.Dropout(s.dropout), nn.Linear(64, s.rhythm))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:  # (k, 15, D), (k, 15) -> (k, rhythm)
         there = mask[..., None].float()
@@ -410,7 +422,7 @@ class WindowFusion(nn.Module):
 class EcgMoe(nn.Module):
     """The whole model; `beats`, `hops` and `windows` are called apart, as tokens are kept between them."""
 
-    def __init__(self, sizes: Sizes = Sizes()) -> None:  # noqa: B008  (frozen)
+    def __init__(self, sizes: Sizes = Sizes()) -> None:
         super().__init__()
         self.sizes = sizes
         self.encoder, self.morphology, self.fusion = HopEncoder(sizes), MorphologyPath(sizes), WindowFusion(sizes)
@@ -450,7 +462,7 @@ class EcgMoe(nn.Module):
         }
 
 
-def example_inputs(kind: str, k: int, sizes: Sizes = Sizes()) -> tuple[Tensor, ...]:  # noqa: B008  (frozen)
+def example_inputs(kind: str, k: int, sizes: Sizes = Sizes()) -> tuple[Tensor, ...]:
     """Zeros of the right shapes for `beats`, `hops` or `windows` (kind beat, hop, window)."""
     if kind == "beat":
         return torch.zeros(k, BEAT_CHANNELS, BEAT_SAMPLES), torch.zeros(k, sizes.features)

@@ -36,8 +36,8 @@ def save(model: EcgMoe, path: Path, version: str, trained: Iterable[str]) -> Non
     """Write weights of a model not yet turned `for_service`. `trained`: the tasks that learnt from labels."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     about = {
-        "format": FORMAT, "version": version, "sizes": json.dumps(asdict(model.sizes)), "features": json.dumps(FEATURES),
-        "trained": json.dumps(sorted(trained)),
+        "format": FORMAT, "version": version, "sizes": json.dumps(asdict(model.sizes)),
+        "features": json.dumps(FEATURES), "trained": json.dumps(sorted(trained)),
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, about)
@@ -111,9 +111,13 @@ class Judge:
         return self._run(self._model.hops, wave, mask)
 
     def windows(
-        self, hop_tokens: npt.NDArray[np.float32], hop_mask: npt.NDArray[np.bool_], beat_tokens: npt.NDArray[np.float32],
-        beat_features: npt.NDArray[np.float32], beat_mask: npt.NDArray[np.bool_],
-    ) -> Arrays:  # fmt: skip
+        self,
+        hop_tokens: npt.NDArray[np.float32],
+        hop_mask: npt.NDArray[np.bool_],
+        beat_tokens: npt.NDArray[np.float32],
+        beat_features: npt.NDArray[np.float32],
+        beat_mask: npt.NDArray[np.bool_],
+    ) -> Arrays:
         """hop_tokens (k, 15, D), hop_mask (k, 15), beat_tokens (k, 48, D), beat_features (k, 48, F), beat_mask (k, 48).
 
         The newest hop and beat stand last, slots without one come first and are False in the mask (their values do

@@ -8,20 +8,21 @@ ARRHYTHMIAS = ("N", "A", "O", "~")
 SHOCKABLE = frozenset({"VT", "VF"})
 
 AAMI = {
-    **dict.fromkeys("N L R B".split(), "N"),
-    **dict.fromkeys("A a J S".split(), "S"),
-    **dict.fromkeys("V E r".split(), "V"),
+    **dict.fromkeys(["N", "L", "R", "B"], "N"),
+    **dict.fromkeys(["A", "a", "J", "S"], "S"),
+    **dict.fromkeys(["V", "E", "r"], "V"),
     "F": "F",
-    **dict.fromkeys("/ f Q ?".split(), "Q"),
+    **dict.fromkeys(["/", "f", "Q", "?"], "Q"),
 }
 """WFDB beat symbols to the classes of ANSI/AAMI EC57, but for those on which the maps differ."""
 
-ESCAPES = {"literature": dict.fromkeys("e j n".split(), "N"), "bxb": dict.fromkeys("e j n".split(), "S")}
+ESCAPES = {"literature": dict.fromkeys(["e", "j", "n"], "N"), "bxb": dict.fromkeys(["e", "j", "n"], "S")}
 """Escape beats: counted as N in most published tables, as S by the WFDB program `bxb`."""
 
 RHYTHM_OF_NOTE = {
-    "(N": "N", "(NSR": "N", "(SBR": "N", "(SBRAD": "N", "(P": "PACED", "(PM": "PACED", "(AFIB": "AF", "(AF": "AF", "(AFL": "AFL",
-    "(SVTA": "SVT", "(VT": "VT", "(HGEA": "OTHER", "(VF": "VF", "(VFIB": "VF", "(VFL": "VF", "(ASYS": "ASYS", "(NOISE": "NOISE",
+    "(N": "N", "(NSR": "N", "(SBR": "N", "(SBRAD": "N", "(P": "PACED", "(PM": "PACED", "(AFIB": "AF", "(AF": "AF",
+    "(AFL": "AFL", "(SVTA": "SVT", "(VT": "VT", "(HGEA": "OTHER", "(VF": "VF", "(VFIB": "VF", "(VFL": "VF",
+    "(ASYS": "ASYS", "(NOISE": "NOISE",
     "(B": "OTHER", "(T": "OTHER", "(IVR": "OTHER", "(VER": "OTHER", "(NOD": "OTHER", "(AB": "OTHER", "(PREX": "N",
     "(BII": "OTHER", "(BI": "OTHER", "(BIII": "OTHER",
 }  # fmt: skip

@@ -50,4 +50,4 @@ class Merged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(k, in) to (k, tasks, out)."""
-        return nn.functional.linear(x, self.get_buffer("weight"), self.get_buffer("bias")).unflatten(1, self.shape)
+        return nn.functional.linear(x, self.get_buffer("weight"), self.get_buffer("bias")).reshape(-1, *self.shape)

@@ -267,7 +267,7 @@ class HopCutter:
         self._next[...] = state["next"]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _take(signal, rows, lead, start, out):  # type: ignore[no-untyped-def]
     length = out.shape[2]
     end = signal.shape[2]
@@ -281,7 +281,7 @@ def _take(signal, rows, lead, start, out):  # type: ignore[no-untyped-def]
                     out[i, c, j] = signal[rows[i], lead[i, c], p]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _complete_beats(  # type: ignore[no-untyped-def]
     row, at, decided, rows, watermark, available, signal_delay, pending, n_pending, rr, n_rr, last,
     out_row, out_at, out_ready, features,
@@ -307,7 +307,7 @@ def _complete_beats(  # type: ignore[no-untyped-def]
     return n
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, out_ready, features, n):  # type: ignore[no-untyped-def]
     at = pending[r, 0, 0]
     following = -1
@@ -365,7 +365,7 @@ def _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, o
     return n + 1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _correlation(a, b, first, end):  # type: ignore[no-untyped-def]
     n = end - first
     mean_a, mean_b = 0.0, 0.0
@@ -374,7 +374,7 @@ def _correlation(a, b, first, end):  # type: ignore[no-untyped-def]
         mean_b += b[j]
     mean_a /= n
     mean_b /= n
-    aa, bb, ab = 1e-6, 1e-6, 0.0
+    aa, bb, ab = 1e-9, 1e-9, 0.0
     for j in range(first, end):
         x = a[j] - mean_a
         y = b[j] - mean_b
@@ -384,7 +384,7 @@ def _correlation(a, b, first, end):  # type: ignore[no-untyped-def]
     return ab / np.sqrt(aa * bb)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _compare(raw, row, lead, quality, usual, other, scale, wave, features):  # type: ignore[no-untyped-def]
     qrs, qrs_end = BEAT_BEFORE - 10, BEAT_BEFORE + 14  # -80 to +112 ms
     x = np.zeros(BEAT_SAMPLES, np.float32)

@@ -1,0 +1,112 @@
+"""The model card: what the weights learnt from, how, and how they did on patients they had not seen."""
+
+from typing import Any
+
+_HEAD = """# ECG-MoE, weights {version}
+
+Research software. Not a medical device; no judgement of it may guide the care of a patient.
+
+- **Command**: `python -m model.train --seed {seed}{quick}` ({minutes} minutes on one thread of a busy machine).
+- **Shipped weights** learnt from every recording below; the figures are of models that did not see the patient
+  ({scored} of {folds} patient-wise folds, left out of the pre-training too).
+  One seed, seed {seed}; no mean over seeds yet.
+- **Beats** are those of our own online detector, cut by the streaming stages; causal but for one beat of look-ahead
+  (at most 1.5 s). Reference beats label them (within 150 ms) and nothing else.
+- **Data**: {data} ({note}). `flat` is simulated:
+  recorded sinus rhythm followed by a flat line with noise, labelled asystole.
+- **Potassium**: untrained, as no labelled recording was at hand. Its answer is NaN.
+- **Age and sex**: learnt from {people}; too few to be of use, see below.
+- Detections without a reference beat are taught as Q. The paced records (102 104 107 217) teach only Q (paced beats and
+  their fusions) and the rhythm PACED.
+- Escape beats (e j n) count as N, as in most published tables.
+"""
+
+
+def card(about: dict[str, Any]) -> str:
+    """Markdown of the card, from what `model.train` found."""
+    found, settings = about["figures"], about["settings"]
+    text = [
+        _HEAD.format(
+            version=about["version"], seed=settings["seed"], quick=" --quick" if settings["scored"] == 1 else "",
+            minutes=about["minutes"], scored=settings["scored"], folds=settings["folds"],
+            data=", ".join(f"{name} {n}" for name, n in found["n_records"].items()),
+            note="records scored; ludb counts two lead pairs each",
+            people=", ".join(f"{p['patients']} patients of {name}" for name, p in found["age_sex"].items()),
+        )
+    ]  # fmt: skip
+    if "beats" in found:
+        text += _beats(found["beats"])
+    text += _windows(found["rhythm"])
+    if "cinc2017" in found:
+        c = found["cinc2017"]
+        text += [
+            "## Challenge 2017, by record\n",
+            f"{c['n']} records. F1: "
+            + ", ".join(f"{k} {v}" for k, v in c["f1"].items())
+            + f"; mean of N, A, O {c['mean_f1_NAO']}. "
+            f"Accuracy {c['accuracy']} % (always N: {c['constant_accuracy']} %). Rows are the reference:\n",
+            *_table(("", "N", "A", "O", "~"), ((k, *row) for k, row in c["confusion"].items())),
+        ]
+    rr = found["rr"]
+    text += ["## RR interval, age, sex\n"]
+    if rr["n"]:
+        text.append(
+            f"RR, mean of 10 s, {rr['n']} windows of mitdb: mean absolute error {rr['mae_ms']} ms "
+            f"(median {rr['median_ms']}), "
+            f"the mean of the detector's RRs {rr['detector_mae_ms']} ms, a constant {rr['constant_mae_ms']} ms; "
+            f"{rr['unanswered']} windows without an answer.\n"
+        )
+    rows = [
+        (name, p["patients"], p["age_mae"], p["constant_age_mae"], p["sex_accuracy"], p["majority_accuracy"])
+        for name, p in found["age_sex"].items()
+    ]
+    text += _table(("by patient", "patients", "age MAE, years", "constant", "sex accuracy %", "majority %"), rows)
+    gates = found["gates"]
+    text += [
+        "## Use of the experts\n",
+        f"Mean gate of the morphology experts (kernels 3, 7, 15, 23): {gates['morphology']}. "
+        f"Rhythm experts (RR statistics, sequence, band): {gates['rhythm_and_paths'][:3]}; "
+        f"paths (morphology, rhythm): {gates['rhythm_and_paths'][3:]}.\n",
+    ]
+    return "\n".join(text)
+
+
+def _beats(b: dict[str, Any]) -> list[str]:
+    rows = [(name, b[name]["n"], b[name]["se"], b[name]["ppv"], b[name]["f1"]) for name in ("VEB", "SVEB")]
+    records = [
+        (name, *(r["VEB"][k] for k in ("n", "se", "ppv")), *(r["SVEB"][k] for k in ("n", "se", "ppv")))
+        for name, r in b["by_record"].items()
+    ]
+    return [
+        "## Beats: mitdb DS1, whole records, our detector\n",
+        "Counted as in EC57: a reference F or Q called V is no false VEB, a detection without a beat is one; missed "
+        "beats are false negatives. Percent.\n",
+        *_table(("", "beats", "Se", "+P", "F1"), rows),
+        "Rows are the reference, `extra` are detections without one:\n",
+        *_table(("", *b["columns"]), ((k, *row) for k, row in b["confusion"].items())),
+        "By record (`-`: nothing to count):\n",
+        *_table(("record", "VEB", "Se", "+P", "SVEB", "Se", "+P"), records),
+    ]
+
+
+def _windows(found: dict[str, Any]) -> list[str]:
+    text = [
+        "## Rhythm, by window\n",
+        "A window every 2 s, with up to 30 s of history, labelled by its last 4 s where these have one label.\n",
+    ]
+    rows = [(name, s["yes"], s["no"], s["se"], s["sp"]) for name, s in found.items() if "sp" in s]
+    text += _table(("", "yes", "no", "Se", "Sp"), rows)
+    if "shockable when VF" in found:
+        vf = found["shockable when VF"]
+        text.append(f"Of {vf['n']} windows of VF or VFL (vfdb, mitdb) {vf['se']} % were called shockable.\n")
+    for name, table in found.items():
+        if "columns" in table:
+            rows = [(k, *row) for k, row in table.items() if k != "columns"]
+            text += [f"{name[0].upper()}{name[1:]}, rows are the reference:\n", *_table(("", *table["columns"]), rows)]
+    return text
+
+
+def _table(head: tuple[str, ...], rows: Any) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join("-" if cell is None else str(cell) for cell in row) + " |" for row in rows]
+    return ["\n".join(lines) + "\n"]

@@ -1,0 +1,221 @@
+"""What a trained model is worth: scores of patients it was not trained on, and the model card that tells them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from model.ecg_moe import EcgMoe, rr_statistics
+from model.examples import PACED
+from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
+from model.pool import Pool
+from model.segments import Float, Int
+from model.tokens import Tokens
+
+Figures = dict[str, Any]
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class FoldResult:
+    """A model's answers on the records of one fold: classes of its beats, and every output for its windows."""
+
+    records: Int
+    beats: Int  # (n,) numbers of beats in the pool
+    beat_class: Int
+    beat_gates: Float  # (n, E)
+    hops: Int  # (m,) numbers of hops in the pool, each the end of a window
+    windows: dict[str, Float]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: EcgMoe, pool: Pool, records: Int, device: str) -> "FoldResult":
+        """Run the model over all beats and windows of these records."""
+        tokens = Tokens.of(model, pool, records, device)
+        beats, hops = np.flatnonzero(np.isin(pool.of_beat, records)), np.flatnonzero(np.isin(pool.of_hop, records))
+        parts = [model.windows(*tokens.windows(pool, part)) for part in np.array_split(hops, max(hops.size // 512, 1))]
+        windows = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
+        _, _, _, features, mask = tokens.windows(pool, hops)
+        windows["detector_rr_ms"] = 1000 * rr_statistics(features, mask)[1].cpu().numpy()
+        classes, gates = tokens.probs[beats].argmax(1).cpu().numpy(), tokens.gates[beats].cpu().numpy()
+        return cls(records, beats, classes, gates, hops, windows)
+
+
+def figures(results: list[FoldResult], pool: Pool) -> Figures:
+    """Scores over all folds together; each example is judged by the model that was trained without its patient."""
+    records = np.concatenate([r.records for r in results])
+    beats = np.concatenate([r.beats for r in results])
+    classes = np.concatenate([r.beat_class for r in results])
+    hops = np.concatenate([r.hops for r in results])
+    windows = {name: np.concatenate([r.windows[name] for r in results]) for name in results[0].windows}
+    gates = np.concatenate([r.beat_gates for r in results])
+    sources = set(pool.source[records])
+    found: Figures = {"n_records": {str(s): int((pool.source[records] == s).sum()) for s in sorted(sources)}}
+    ds1 = [r for r in records if pool.source[r] == "mitdb" and pool.name[r] not in PACED]
+    if ds1:
+        found["beats"] = beat_figures(pool, np.array(ds1), beats, classes)
+    found["rhythm"] = rhythm_figures(pool, hops, windows)
+    if "cinc2017" in sources:
+        found["cinc2017"] = challenge_figures(pool, records, hops, windows["arrhythmia"])
+    found["rr"] = rr_figures(pool, hops, windows["rr_ms"], windows["detector_rr_ms"])
+    found["age_sex"] = person_figures(pool, records, hops, windows)
+    found["gates"] = {"morphology": _rounded(gates.mean(0)), "rhythm_and_paths": _rounded(windows["gates"].mean(0))}
+    return found
+
+
+def beat_figures(pool: Pool, records: Int, beats: Int, classes: Int) -> Figures:
+    """Confusion, and Se, +P and F1 of VEB and SVEB by the rules of EC57 over whole records.
+
+    Reference F or Q called V is no false positive; a detection with no reference beat is; a missed beat is missed.
+    """
+    inside = np.isin(pool.of_beat[beats], records)
+    beats, classes = beats[inside], classes[inside]
+    truth = pool.beat[beats].astype(np.int64)
+    extra = pool.extra[beats]
+    confusion = np.zeros((len(BEATS) + 1, len(BEATS) + 1), np.int64)  # last: no beat (rows: extra, columns: missed)
+    np.add.at(confusion, (np.where(extra, len(BEATS), truth)[truth >= 0], classes[truth >= 0]), 1)
+    confusion[: len(BEATS), -1] = pool.missed[records].sum(0)
+    by_record = {}
+    for r in records:
+        mine = (pool.of_beat[beats] == r) & (truth >= 0)
+        table = np.zeros_like(confusion)
+        np.add.at(table, (np.where(extra, len(BEATS), truth)[mine], classes[mine]), 1)
+        table[: len(BEATS), -1] = pool.missed[r]
+        by_record[str(pool.name[r])] = {name: _rate(table, i) for name, i in (("VEB", 2), ("SVEB", 1))}
+    rows = {f"{name}": confusion[i].tolist() for i, name in enumerate((*BEATS, "extra"))}
+    return {
+        "columns": [*BEATS, "missed"],
+        "confusion": rows,
+        "VEB": _rate(confusion, 2),
+        "SVEB": _rate(confusion, 1),
+        "by_record": by_record,
+    }
+
+
+def _rate(confusion: Counts, i: int) -> Figures:
+    """Se, +P, F1 in percent of class i of a confusion with a last row of extra and a last column of missed beats."""
+    true = int(confusion[i, i])
+    of_truth = int(confusion[i].sum())
+    no_fault = {BEATS.index("Q")} | ({BEATS.index("F")} if BEATS[i] == "V" else set())
+    called = true + sum(int(confusion[j, i]) for j in range(len(BEATS) + 1) if j != i and j not in no_fault)
+    se, p = (100 * true / of_truth if of_truth else None), (100 * true / called if called else None)
+    f1 = 200 * true / (of_truth + called) if of_truth + called else None
+    return {"n": of_truth, "se": _round(se), "ppv": _round(p), "f1": _round(f1)}
+
+
+def rhythm_figures(pool: Pool, hops: Int, windows: dict[str, Float]) -> Figures:
+    """By window and source (every 2 s, up to 30 s of history, labelled by its last 4 s): rhythm, AF, shockable."""
+    label, answer = pool.rhythm[hops].astype(np.int64), windows["rhythm"].argmax(1)
+    source = pool.source[pool.of_hop[hops]]
+    found: Figures = {}
+    for name in sorted(set(source)):
+        here = (source == name) & (label >= 0)
+        if here.any() and name != "cinc2017":
+            table = np.zeros((len(RHYTHMS), len(RHYTHMS)), np.int64)
+            np.add.at(table, (label[here], answer[here]), 1)
+            found[f"confusion {name}"] = {"columns": list(RHYTHMS)} | {
+                RHYTHMS[i]: row.tolist() for i, row in enumerate(table) if row.sum()
+            }  # fmt: skip
+            paced = np.isin(pool.name[pool.of_hop[hops]], PACED)
+            found[f"AF {name}"] = _two_by_two(
+                (label == RHYTHMS.index("AF"))[here & ~paced], (answer == RHYTHMS.index("AF"))[here & ~paced]
+            )
+    truth, call = pool.shockable[hops], windows["shockable"] > 0.5
+    for name in sorted(set(source)):
+        here = (source == name) & (truth >= 0)
+        if here.any():
+            found[f"shockable {name}"] = _two_by_two(truth[here] > 0, call[here])
+    vf = (label == RHYTHMS.index("VF")) & np.isin(source, ["vfdb", "mitdb"])
+    if vf.any():
+        found["shockable when VF"] = {"n": int(vf.sum()), "se": _round(100 * float(call[vf].mean()))}
+    return found
+
+
+def challenge_figures(pool: Pool, records: Int, hops: Int, probs: Float) -> Figures:
+    """Challenge 2017 by record (mean of its windows from 8 s on): F1 of N, A, O, ~, accuracy, and the constant's."""
+    with np.errstate(divide="ignore"):
+        log = np.log(probs)
+    truth, answer = [], []
+    for r in records[pool.source[records] == "cinc2017"]:
+        mine = pool.of_hop[hops] == r
+        if not mine.any():
+            continue
+        known = mine & (pool.arrhythmia[hops] >= 0)
+        answer.append(int(log[known if known.any() else mine].mean(0).argmax()))
+        truth.append(int(pool.arrhythmia[hops][mine].max()))
+    t, a = np.array(truth), np.array(answer)
+    t, a = t[t >= 0], a[t >= 0]
+    f1 = {
+        name: _round(200 * float(((t == i) & (a == i)).sum()) / max(float((t == i).sum() + (a == i).sum()), 1))
+        for i, name in enumerate(ARRHYTHMIAS)
+    }  # fmt: skip
+    confusion = {ARRHYTHMIAS[i]: [int(((t == i) & (a == j)).sum()) for j in range(4)] for i in range(4)}
+    return {
+        "n": int(t.size), "f1": f1, "mean_f1_NAO": _round(float(np.mean([f1[c] or 0 for c in "NAO"]))),
+        "accuracy": _round(100 * float((t == a).mean())),
+        "constant_accuracy": _round(100 * float(np.bincount(t).max() / t.size)),
+        "confusion": confusion,
+    }  # fmt: skip
+
+
+def rr_figures(pool: Pool, hops: Int, rr_ms: Float, detector: Float) -> Figures:
+    """Mean absolute error, ms, of the mean RR of 10 s where the reference beats tell it; silent windows counted."""
+    truth = pool.rr_ms[hops]
+    known = np.isfinite(truth)
+    answered = known & np.isfinite(rr_ms)
+    if not answered.any():
+        return {"n": 0}
+    error = np.abs(rr_ms[answered] - truth[answered])
+    constant = np.abs(truth[known] - np.median(truth[known]))
+    return {
+        "n": int(known.sum()), "unanswered": int((known & ~answered).sum()), "mae_ms": _round(float(error.mean())),
+        "median_ms": _round(float(np.median(error))), "constant_mae_ms": _round(float(constant.mean())),
+        "detector_mae_ms": _round(float(np.abs(detector[answered] - truth[answered]).mean())),
+    }  # fmt: skip
+
+
+def person_figures(pool: Pool, records: Int, hops: Int, windows: dict[str, Float]) -> Figures:
+    """Age and sex by patient (mean of all windows), beside the constant."""
+    found: Figures = {}
+    of = pool.of_hop[hops]
+    for source in ("ludb", "mitdb"):
+        ages, guesses, sexes, called = [], [], [], []
+        for patient in sorted(set(pool.patient[records][pool.source[records] == source])):
+            mine = (pool.patient[of] == patient) & (pool.source[of] == source)
+            r = records[(pool.patient[records] == patient) & (pool.source[records] == source)][0]
+            if mine.any() and np.isfinite(pool.age[r]):
+                ages.append(float(pool.age[r]))
+                guesses.append(float(windows["age"][mine].mean()))
+            if mine.any() and np.isfinite(pool.male[r]):
+                sexes.append(bool(pool.male[r]))
+                called.append(bool(windows["male"][mine].mean() > 0.5))
+        if ages and sexes:
+            a, s = np.array(ages), np.array(sexes)
+            found[source] = {
+                "patients": len(ages), "age_mae": _round(float(np.abs(a - np.array(guesses)).mean())),
+                "constant_age_mae": _round(float(np.abs(a - np.median(a)).mean())),
+                "sex_accuracy": _round(100 * float((s == np.array(called)).mean())),
+                "majority_accuracy": _round(100 * max(float(s.mean()), 1 - float(s.mean()))),
+            }  # fmt: skip
+    return found
+
+
+def _two_by_two(truth: npt.NDArray[np.bool_], call: npt.NDArray[np.bool_]) -> Figures:
+    yes, no = int(truth.sum()), int((~truth).sum())
+    hit, rejected = int((truth & call).sum()), int((~truth & ~call).sum())
+    return {
+        "yes": yes,
+        "no": no,
+        "se": _round(100 * hit / yes) if yes else None,
+        "sp": _round(100 * rejected / no) if no else None,
+    }
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _rounded(values: Float) -> list[float]:
+    return [round(float(v), 3) for v in values]

@@ -31,13 +31,14 @@ GATEWAY_SILENT_NS = 2 * SECOND
 GRACE_NS = 10 * SECOND  # after its own start a shard gives the worker so long to be there
 FRAMES_AT_ONCE = 256
 WATCH_S = 0.2
+# What a checkpoint of another build, or for another capacity or number of leads, may raise.
+UNFIT = (checkpoint.CheckpointError, KeyError, ValueError, TypeError, IndexError, AttributeError)
 
 
 def serve(settings: Settings, name: str) -> int:
     """Run shard `name` of the settings until SIGINT or SIGTERM. Returns the exit code.
 
-    Raises KeyError for a shard that is not in the settings, BindError for a port that is taken, CheckpointError
-    for a checkpoint that cannot be read."""
+    Raises KeyError for a shard that is not in the settings, BindError for a port that is taken."""
     own = settings.shards[name]
     warm(own.n_leads)
     with (
@@ -91,21 +92,33 @@ class ShardRole:
         self.dropped = 0
         self._path = Path(self._own.state_dir) / "checkpoint.msgpack"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self.ingest = Ingest(capacity=self._own.capacity, gap_timeout_s=self._own.gap_timeout_s, refill_s=0.0)
-        known = profiles(settings)
-        self.shard = Shard(
-            name,
-            self._own.capacity,
-            self._own.n_leads,
-            lambda bed: known.get(bed, known[""]),
-            time.time_ns,
-            self._session,
-        )
-        state = checkpoint.load(self._path)
-        if state is not None:
+        self._known = profiles(settings)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Go on from the checkpoint; one that cannot be gone on from is set aside, for a ward must not stay down."""
+        self.ingest, self.shard = self._afresh()
+        try:
+            state = checkpoint.load(self._path)
+            if state is None:
+                return
             self.ingest.restore(state["ingest"])
             self.shard.load_state_dict(state["shard"])
+        except UNFIT as error:
+            aside = self._path.with_suffix(".unfit")
+            self._path.replace(aside)
+            self.ingest, self.shard = self._afresh()
+            log.error("checkpoint_set_aside", path=str(aside), error=repr(error), mend="none needed: it starts afresh")
+        else:
             log.info("checkpoint_loaded", beds=len(self.shard.beds), judging=len(self.shard.judging))
+
+    def _afresh(self) -> tuple[Ingest, Shard]:
+        own = self._own
+        ingest = Ingest(capacity=own.capacity, gap_timeout_s=own.gap_timeout_s, refill_s=0.0)
+        return ingest, Shard(self._name, own.capacity, own.n_leads, self._profile_of, time.time_ns, self._session)
+
+    def _profile_of(self, bed: str) -> Profile:
+        return self._known.get(bed, self._known[""])
 
     def step(self) -> None:
         """One round."""

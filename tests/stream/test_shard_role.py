@@ -1,0 +1,134 @@
+"""The shard's process, with its sockets: what it says to whom, and what it goes on from."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+import zmq
+from structlog.testing import capture_logs
+
+from stream import checkpoint, config, process, wire
+from stream.roles.shard import ShardRole, profiles
+
+
+class Peers:
+    """A worker, a gateway and a source, as sockets of the test."""
+
+    def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
+        address = [f"tcp://127.0.0.1:{free_port()}" for _ in range(3)]
+        self.worker = process.bind(zmq.ROUTER, "worker.bind", address[0])
+        self.gateway = process.bind(zmq.ROUTER, "gateway.bind", address[1])
+        raw = {
+            "shards": {
+                "a": {"bind": address[2], "worker": address[0], "gateway": address[1], "state_dir": str(folder)},
+            },
+            "alarms": {"HR_HIGH": {"limit": 130}},
+            "beds": {"bed7": {"alarms": {"HR_LOW": {"limit": 45}}}},
+        }
+        self.settings = config.build(raw, folder=folder)
+        self.sources = process.bind(zmq.ROUTER, "shards.a.bind", address[2])
+        self.own = [process.connect(address[0]), process.connect(address[1])]
+        self.source = process.connect(address[2])
+
+    def role(self) -> ShardRole:
+        return ShardRole(self.settings, "a", self.sources, *self.own)
+
+    def close(self) -> None:
+        for socket in (self.worker, self.gateway, self.sources, *self.own, self.source):
+            socket.close(0)
+
+    def got(self, role: ShardRole, socket: "zmq.Socket[bytes]", kind: type, within_s: float = 10.0) -> wire.AnyMessage:
+        """Turn the role until `socket` gets a message of a kind."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            role.step()
+            while socket.poll(0):
+                for frame in socket.recv_multipart()[0 if socket is self.source else 1 :]:
+                    message = wire.decode(frame)
+                    if isinstance(message, kind):
+                        return message
+        pytest.fail(f"no {kind.__name__} within {within_s} s")
+
+
+@pytest.fixture
+def peers(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Peers]:
+    peers = Peers(tmp_path, free_port)
+    yield peers
+    peers.close()
+
+
+def hello() -> bytes:
+    return wire.encode(wire.Hello(source="s", session="1", speed=1.0))
+
+
+def packet(seq: int, n: int = 250) -> bytes:
+    signal = wire.Signal("II", "ecg", "mV", 200.0)
+    data = memoryview(bytes(2 * n))
+    return wire.encode(
+        wire.Waveform(bed="bed7", epoch="e", seq=seq, first=seq * n, rate=250.0, n=n, signals=(signal,), data=data)
+    )
+
+
+def test_it_greets_worker_and_gateway_and_tells_sources_their_credit(peers: Peers) -> None:
+    role = peers.role()
+    assert peers.got(role, peers.worker, wire.Greeting)
+    assert peers.got(role, peers.gateway, wire.Greeting)
+    peers.source.send_multipart([hello(), packet(0)])
+    ack = peers.got(role, peers.source, wire.Ack)
+    assert isinstance(ack, wire.Ack)
+    assert ack.credit > 0
+
+
+def test_garbage_is_refused_and_counted_and_nothing_else_suffers(peers: Peers) -> None:
+    role = peers.role()
+    future = msgpack.packb({**msgpack.unpackb(packet(1)), "v": 99})
+    peers.source.send_multipart([hello(), packet(0)])
+    peers.source.send_multipart([b"\xc1garbage", future, b"\xdf\xff\xff\xff\xff"])
+    refused = peers.got(role, peers.source, wire.Refused)
+    assert isinstance(refused, wire.Refused)
+    peers.source.send_multipart([packet(1)])
+    deadline = time.monotonic() + 10
+    while role.ingest.account("bed7", 0, 0).position < 500 and time.monotonic() < deadline:
+        role.step()
+    assert role.ingest.account("bed7", 0, 0).position == 500
+    assert role.ingest.refused == {"garbage": 2, "version": 1}
+
+
+def test_work_waits_for_the_worker_and_is_sent_whole_to_each_new_one(peers: Peers) -> None:
+    role = peers.role()
+    peers.source.send_multipart([hello(), *(packet(i) for i in range(6))])
+    identity = b""
+    for _ in range(100):
+        role.step()
+        while peers.worker.poll(0):
+            identity, *frames = peers.worker.recv_multipart()
+            assert not [f for f in frames if isinstance(wire.decode(f), wire.Work)], "work before the worker was ready"
+        if identity and len(role.shard.judging):
+            break
+    n_items = len(role.shard.judging)
+    assert n_items
+    for session in ("one", "two"):
+        ready = wire.Ready(worker="w", session=session, device="cpu", model_version="v")
+        peers.worker.send_multipart([identity, wire.encode(ready)])
+        work = peers.got(role, peers.worker, wire.Work)
+        assert isinstance(work, wire.Work)
+        assert work.n == n_items
+
+
+def test_a_checkpoint_of_another_build_is_set_aside_and_the_ward_goes_on(peers: Peers, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.msgpack"
+    checkpoint.save(path, {"ingest": {"beds": [{"bed": "x"}]}, "shard": {}})
+    with capture_logs() as logs:
+        role = peers.role()
+    assert [entry["event"] for entry in logs] == ["checkpoint_set_aside"]
+    assert path.with_suffix(".unfit").exists()
+    assert not role.shard.beds
+    role.step()
+
+
+def test_limits_of_a_bed_lie_over_those_of_the_ward(peers: Peers) -> None:
+    known = profiles(peers.settings)
+    assert (known[""].limit("HR_HIGH", "limit"), known[""].limit("HR_LOW", "limit")) == (130, 50)
+    assert (known["bed7"].limit("HR_HIGH", "limit"), known["bed7"].limit("HR_LOW", "limit")) == (130, 45)

@@ -323,11 +323,11 @@ class Detectors:
         self.last = -1
         self.base = self.valid_since
         self._learn(at, at)
-        if self.vf:
+        if not self.vf:
+            self._time_silence()
+        elif "VFIB" not in self.book.active:
             self.vf_onset = max(self.vf_onset, self.valid_since)
             self._time_vf(at)
-        else:
-            self._time_silence()
 
     def _leads(self, off: list[int], kind: str, at: int) -> None:
         """Some leads off, but not all: told, and nothing is inhibited."""

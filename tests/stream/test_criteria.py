@@ -511,9 +511,11 @@ def test_noise_does_not_end_a_vf_that_went_out_and_leads_off_do() -> None:
     player.take(player.alarms.vf(True, player.now, player.now + ticks(3)))
     player.to(player.now + ticks(4.1))
     player.quality([4, 4], 12)
-    assert player.standing("VFIB") == "active"
+    player.act("acknowledge")
+    player.quality([0, 0], 8)
+    assert player.standing("VFIB") == "active" and player.of("VFIB")[-1].ack  # the same episode, not a new one
     player.quality([1, 1], 4)
-    assert player.standing("VFIB") == "latched"
+    assert player.standing("VFIB") == "inactive"
     assert player.of("VFIB")[-1].reason == "inop"
 
 

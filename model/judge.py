@@ -41,6 +41,7 @@ def save(model: EcgMoe, path: Path, version: str, trained: Iterable[str]) -> Non
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, about)
+    path.chmod(0o644)  # safetensors leaves it to its owner alone
 
 
 def load_model(path: Path) -> tuple[EcgMoe, dict[str, Any]]:

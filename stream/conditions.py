@@ -103,7 +103,8 @@ _LOWER: dict[str, Any] = {"priorities": ("medium", "low")}
 
 # fmt: off
 TABLE: tuple[Condition, ...] = (
-    _red("VFIB", "VENT FIB", _pending("ECG_V_FIB"), "R1.0", "", {"time_s": Limit(4, 2, 10, "s"), **_SEEN}),
+    _red("VFIB", "VENT FIB", _pending("ECG_V_FIB"), "R1.0", "",
+         {"time_s": Limit(4, 2, 10, "s"), "hold_s": Limit(3, 0, 30, "s"), **_SEEN}),
     _red("ASYSTOLE", "ASYSTOLE", _mdc(199684, "ECG_ASYSTOLE"), "R1.1", "s", {"time_s": Limit(4, 2.5, 10, "s")}),
     _red("VTACH", "VTACH", _mdc(199832, "ECG_V_TACHY"), "R2.0", _BPM,
          {"run": Limit(5, 3, 99), "rate": Limit(100, 20, 300, _BPM), "hold_s": Limit(5, 1, 60, "s"), **_SEEN}),

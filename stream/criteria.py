@@ -114,11 +114,15 @@ class Detectors:
                 self.book.disarm(name)
             self.rate_high.end(decided, "vf")
             self.rate_low.end(decided, "vf")
-            if not self.inop:
+            if "VFIB" in self.book.active:
+                self.book.disarm("end VFIB")  # it was not over
+            elif not self.inop:
                 self._time_vf(decided)
             return
         self.book.disarm("vf")
-        self.book.end("VFIB", decided)
+        if "VFIB" in self.book.active:
+            hold_s = self.book.profile.limit("VFIB", "hold_s")
+            self.book.arm("end VFIB", decided + round(hold_s * TICK_HZ))
         if not self.inop:
             self.base = max(onset, self.last, self.valid_since)
             self._time_silence()

@@ -411,7 +411,20 @@ def test_the_vf_index_raises_vfib_after_four_seconds_of_it() -> None:
     assert (start.onset.sample, start.stream_time.sample) == (onset, onset + ticks(4))
     assert start.mdc == "0^MDCX_EVT_ECG_V_FIB^MDC" and start.evidence["path"] == "index"
     player.take(player.alarms.vf(False, onset + ticks(9), onset + ticks(10)))
+    player.to(onset + ticks(13))
+    assert player.standing("VFIB") == "active"
+    player.to(onset + ticks(13) + 1)
     assert player.standing("VFIB") == "latched"
+
+
+def test_a_vf_that_the_index_lets_go_for_a_moment_is_one_episode() -> None:
+    player = Player()
+    onset = player.now
+    for second in (0, 8, 16):
+        player.take(player.alarms.vf(True, onset + ticks(second), onset + ticks(second + 1)))
+        player.take(player.alarms.vf(False, onset + ticks(second + 6), onset + ticks(second + 7)))
+    player.to(onset + ticks(30))
+    assert [(event.phase, event.state) for event in player.of("VFIB")] == [("start", "active"), ("update", "latched")]
 
 
 def test_a_vf_of_less_than_four_seconds_is_none() -> None:

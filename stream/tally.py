@@ -1,13 +1,14 @@
 """What a run has done so far, counted from what the gateway publishes, and told as its summary."""
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
+import numpy as np
 from rich.table import Table
 
-from stream.wire import AlertEvent, AnyMessage, BeatJudgement, BedStatus, WindowJudgement
+from stream.wire import AlertEvent, AnyMessage, BeatJudgement, BedStatus, Stamps, WindowJudgement
 
-_STAGES = 6  # latencies told, the slowest
+_KEPT = 20_000  # latencies of each kind of message, the newest
 
 
 @dataclass(slots=True)
@@ -28,14 +29,19 @@ class Tally:
         self.priorities: Counter[str] = Counter()
         self.first_alert_s: float | None = None
         self.progress = 0
+        self._latency_ms: dict[str, deque[float]] = {
+            kind: deque(maxlen=_KEPT) for kind in ("beats", "windows", "alerts")
+        }
 
     def take(self, message: AnyMessage, elapsed_s: float) -> None:
         """Count a published message; `elapsed_s`: since the run began."""
         if isinstance(message, BeatJudgement):
             self._bed(message.bed).beats[message.label] += 1
+            self._time("beats", message.stamps)
             self.progress += 1
         elif isinstance(message, WindowJudgement):
             self._bed(message.bed).n_windows += 1
+            self._time("windows", message.stamps)
             self.progress += 1
         elif isinstance(message, AlertEvent):
             self.progress += 1
@@ -62,16 +68,21 @@ class Tally:
         return {name: (count.get("delivered", 0), count.get("gap", 0)) for name, count in counts.items()}
 
     def latencies(self) -> dict[str, tuple[float, float]]:
-        """Stage to its p50 and p99 in ms over the last seconds: of all beds the worst."""
-        worst: dict[str, tuple[float, float]] = {}
-        for bed in self.beds.values():
-            for stage, (p50, p99) in (bed.status.latency_ms if bed.status else {}).items():
-                before = worst.get(stage, (0.0, 0.0))
-                worst[stage] = max(p50, before[0]), max(p99, before[1])
-        return dict(sorted(worst.items(), key=lambda item: -item[1][1])[:_STAGES])
+        """p50 and p99 in ms from the receipt of a message's newest sample to its publication, by kind of message."""
+        return {
+            kind: (float(np.percentile(values, 50)), float(np.percentile(values, 99)))
+            for kind, values in self._latency_ms.items()
+            if values
+        }
+
+    def _time(self, kind: str, stamps: Stamps) -> None:
+        if stamps.received and stamps.published:
+            self._latency_ms[kind].append((stamps.published - stamps.received) / 1e6)
 
     def _started(self, event: AlertEvent, elapsed_s: float) -> None:
         self._bed(event.bed).alerts[event.code] += 1
+        if event.kind == "physiological":
+            self._time("alerts", event.stamps)
         self.priorities[event.priority] += 1
         if self.first_alert_s is None and event.kind == "physiological":
             self.first_alert_s = elapsed_s

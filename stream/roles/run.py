@@ -152,8 +152,8 @@ class _Ward:
         n_alerts = ", ".join(f"{tally.priorities[priority]} {priority}" for priority in ("high", "medium", "low"))
         lines.append(f"alerts: {n_alerts}; the first of a patient {first}")
         lines.append(f"samples: {self._samples()}")
-        stages = ", ".join(f"{stage} {p50:.0f}/{p99:.0f}" for stage, (p50, p99) in tally.latencies().items())
-        lines.append(f"latency of the last seconds, p50/p99 in ms: {stages or 'not told'}")
+        kinds = ", ".join(f"{kind} {p50:.0f}/{p99:.0f}" for kind, (p50, p99) in tally.latencies().items())
+        lines.append(f"sample received to message published, p50/p99 in ms: {kinds or 'not told'}")
         restarts = {name: role.restarts for name, role in self._supervisor.status().items() if role.restarts}
         lines.append("restarts: " + (", ".join(f"{name} {n}" for name, n in restarts.items()) or "none"))
         if self._supervisor.given_up:

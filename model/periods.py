@@ -1,38 +1,49 @@
 """Finds the R peaks of all beds online: causal, several leads, an R peak out at most 250 ms after its sample.
 
 The chain per lead is that of Pan and Tompkins (IEEE Trans Biomed Eng 1985;32:230): a band-pass that is also a derivative,
-squared, averaged over a QRS width. Deviations: the filter is a derivative of a Gaussian (linear phase, short); leads are
-fused as ratios to their own running QRS level, weighted by their contrast, so that a lead may fall off or return; the
-search-back, which a bounded delay forbids, is replaced by a threshold that falls as the time since the last beat grows.
+squared, averaged over a QRS width. Deviations: the filter is the derivative of a Gaussian (linear phase, short); leads are
+fused as ratios to their own running QRS level, weighted by their contrast, so that a lead may fall off or return; and
+where Pan and Tompkins compare a peak with thresholds, a small network (27 ratios, one hidden layer, monotone in those
+whose sense is known: more energy, more likeness to the last beats, a longer wait never make a beat less likely) judges
+it. Search-back, which a bounded delay forbids, is what the wait since the last beat does in that judgement.
 
 All per-tick work is one compiled call for all rows. Each decision is made at a fixed tick from state at that tick, so
 the result is bit for bit the same however the signal is cut into chunks and whichever rows share a call.
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from safetensors.numpy import load_file
 
 DELAY = 62  # ticks: an R peak at tick t is out when tick t + DELAY has been pushed
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Net = tuple[Floats, Floats, Floats, Floats]
 
+WEIGHTS = Path(__file__).parent / "weights" / "periods.safetensors"
+
+N_FEATURES = 27
 _HISTORY = 256  # ticks kept per lead
 _N_LEVELS = 8  # beats in a running level
 _SLOPE_HALF = 10  # half length of the derivative filter
-_WINDOW_HALF = 8  # half length of the energy window
-_AHEAD = 28  # a candidate is the largest within so many ticks after it
-_BACK = 30
+_WINDOW_HALF = 10  # half length of the energy window
+_AHEAD = 26  # a candidate is the largest within so many ticks after it
 _REACH = 15  # an R peak lies within so many ticks of its energy peak
-_LAG = _SLOPE_HALF + _WINDOW_HALF + _AHEAD
+_LATEST = _AHEAD + 24  # and is judged at the latest with so many ticks of energy after it
+_NEAREST = 45  # ticks between two beats at least
+_FLOOR_MV = 0.15
 
 # columns of the per-row state
-_LAST, _PREVIOUS, _N_BEATS, _NOISE, _NEXT_RR, _EMITTED, _N_COLUMNS = 0, 1, 2, 3, 4, 5, 6
+_LAST, _PREVIOUS, _N_BEATS, _NOISE, _LAST_RR, _EMITTED, _REJECTED, _REJECTED_AT, _TAIL, _TAIL_LEVEL, _CANDIDATE, _PLACE, _PLACED_ON, _N_COLUMNS = range(14)
 # columns of the per-lead state
-_LEVEL, _MEAN, _BAD, _N_SEEN, _HELD, _PEAK, _N_LEAD_COLUMNS = 0, 1, 2, 3, 4, 5, 6
+_LEVEL, _MEAN, _BAD, _N_SEEN, _HELD, _PEAK, _BROAD, _ROUGH, _N_LEAD_COLUMNS = range(9)
+_NONE = -1e12  # no candidate is waiting
+_SHAPE_HALF = 20  # half length of the QRS template
 
 
 class Beats(NamedTuple):
@@ -48,7 +59,7 @@ class Beats(NamedTuple):
 class PeriodDetector:
     """Online R-peak detector over rows of beds; see the module's text for the method."""
 
-    def __init__(self, n_rows: int, n_leads: int) -> None:
+    def __init__(self, n_rows: int, n_leads: int, net: Net | None = None) -> None:
         self.n_rows, self.n_leads = n_rows, n_leads
         self._tick = np.zeros(n_rows, np.int64)
         self._signal = np.zeros((n_rows, n_leads, _HISTORY), np.float32)
@@ -59,7 +70,9 @@ class PeriodDetector:
         self._levels = np.zeros((n_rows, n_leads, _N_LEVELS))
         self._row = np.zeros((n_rows, _N_COLUMNS))
         self._rr = np.zeros((n_rows, _N_LEVELS))
+        self._shape = np.zeros((n_rows, n_leads, 2 * _SHAPE_HALF + 1), np.float32)
         self._taps = _slope_taps()
+        self._net = load_net() if net is None else net
         self.reset(np.arange(n_rows), np.zeros(n_rows, np.int64))
 
     def reset(self, rows: Ints, first_tick: Ints) -> None:
@@ -67,12 +80,17 @@ class PeriodDetector:
         rows = np.asarray(rows, np.int64)
         first = np.asarray(first_tick, np.int64)
         self._tick[rows] = first
-        for array in (self._signal, self._slope, self._energy, self._fused, self._lead, self._levels, self._row):
+        for array in (self._signal, self._slope, self._energy, self._fused, self._lead, self._levels, self._row, self._shape):
             array[rows] = 0
         self._lead[rows, :, _BAD] = first[:, None] - 1
         self._lead[rows, :, _HELD] = np.nan
         self._row[rows, _LAST] = first - 1000
         self._row[rows, _EMITTED] = first - 1000
+        self._row[rows, _REJECTED] = 0.02
+        self._row[rows, _REJECTED_AT] = first
+        self._row[rows, _NOISE] = 0.1
+        self._row[rows, _CANDIDATE] = _NONE
+        self._row[rows, _TAIL_LEVEL] = 0.2
         self._rr[rows] = 200
 
     def push(self, rows: Ints, y: Floats, m: Ints) -> Beats:
@@ -80,24 +98,23 @@ class PeriodDetector:
 
         Returns the beats that these ticks decided.
         """
+        found, _ = self._run(rows, y, m, np.zeros((0, 3 + N_FEATURES), np.float32))
+        return _beats(found[np.lexsort((found[:, 1], found[:, 0]))])
+
+    def candidates(self, rows: Ints, y: Floats, m: Ints) -> Floats:
+        """As `push`, but gives every candidate judged, (k, 3 + F): row, tick, score (a beat above 0), features; for fitting."""
+        rate = int(np.asarray(m).sum()) // _AHEAD + 2 * len(rows)
+        return self._run(rows, y, m, np.zeros((rate, 3 + N_FEATURES), np.float32))[1]
+
+    def _run(self, rows: Ints, y: Floats, m: Ints, trace: Floats) -> tuple[npt.NDArray[np.float64], Floats]:
         rows = np.asarray(rows, np.int64)
         m = np.asarray(m, np.int64)
-        capacity = int((m // _BACK + 2).sum())
-        found = np.zeros((capacity, 5))
-        n = _detect(
+        found = np.zeros((int((m // _AHEAD + 2).sum()), 5))
+        n, n_traced = _detect(
             rows, np.ascontiguousarray(y, np.float32), m, self._taps, self._tick, self._signal, self._slope, self._energy,
-            self._fused, self._lead, self._levels, self._row, self._rr, found,
+            self._fused, self._lead, self._levels, self._row, self._rr, self._shape, *self._net, found, trace,
         )  # fmt: skip
-        found = found[:n]
-        beats = Beats(
-            found[:, 0].astype(np.int64),
-            found[:, 1].astype(np.int64),
-            found[:, 2].astype(np.int64),
-            found[:, 3].astype(np.float32),
-            found[:, 4].astype(np.int64),
-        )
-        order = np.lexsort((beats.at, beats.row))
-        return Beats(*(column[order] for column in beats))
+        return found[:n], trace[:n_traced]
 
     def flush(self, rows: Ints) -> Beats:
         """Decides what is pending at the end of `rows`, as if the signal were missing from here on. A reset must follow."""
@@ -107,7 +124,7 @@ class PeriodDetector:
         last = np.zeros(self.n_rows, np.int64)
         last[rows] = end
         inside = beats.at < last[beats.row]
-        return Beats(*(column[inside] for column in beats))
+        return Beats(beats.row[inside], beats.at[inside], beats.decided[inside], beats.amplitude[inside], beats.lead[inside])
 
     def watermark(self, rows: Ints) -> Ints:
         """Tick (k,) before which every R peak of `rows` is out."""
@@ -123,7 +140,7 @@ class PeriodDetector:
             getattr(self, "_" + name)[:] = state[name]
 
 
-_STATE = ("tick", "signal", "slope", "energy", "fused", "lead", "levels", "row", "rr")
+_STATE = ("tick", "signal", "slope", "energy", "fused", "lead", "levels", "row", "rr", "shape")
 
 
 def _slope_taps() -> Floats:
@@ -133,6 +150,154 @@ def _slope_taps() -> Floats:
     # scaled so that a 13 Hz sine of 1 mV gives 1
     gain = abs(np.sum(taps * np.exp(-1j * at / sigma)))
     return (taps / gain).astype(np.float32)
+
+
+def load_net(path: Path = WEIGHTS) -> Net:
+    """The judge of candidates: w1 (H, F), b1 (H,), w2 (H,), b2 (1,) float32."""
+    tensors = load_file(path)
+    return tensors["w1"], tensors["b1"], tensors["w2"], tensors["b2"]
+
+
+def _beats(found: npt.NDArray[np.float64]) -> Beats:
+    return Beats(
+        found[:, 0].astype(np.int64),
+        found[:, 1].astype(np.int64),
+        found[:, 2].astype(np.int64),
+        found[:, 3].astype(np.float32),
+        found[:, 4].astype(np.int64),
+    )
+
+
+@njit(cache=True)
+def _is_peak(s, p):  # type: ignore[no-untyped-def]
+    # While the level is still being learnt the fused energy stands at 1 on a rise, so of equals the last one counts.
+    v = s[p]
+    if v <= 0.08 or v < s[p - 1]:
+        return False
+    for o in range(1, _AHEAD + 1):  # noqa: SIM110 (compiled)
+        if s[p + o] >= v or s[p - o] > v:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _two_best(weight):  # type: ignore[no-untyped-def]
+    best = -1
+    second = -1
+    for c in range(weight.shape[0]):
+        if weight[c] <= 0.0:
+            continue
+        if best < 0 or weight[c] > weight[best]:
+            second = best
+            best = c
+        elif second < 0 or weight[c] > weight[second]:
+            second = c
+    return best, second
+
+
+@njit(cache=True)
+def _swing(x, p):  # type: ignore[no-untyped-def]
+    low = x[p]
+    high = low
+    for o in range(-12, 13):
+        low = min(low, x[p + o])
+        high = max(high, x[p + o])
+    return np.float64(high - low)
+
+
+@njit(cache=True)
+def _texture(x, f, p):  # type: ignore[no-untyped-def]
+    """How broad (swing for its slope) and how rough (second differences for its slope) the wave at p is, in logarithms."""
+    rough = 0.0
+    for o in range(-10, 11):
+        rough += abs(np.float64(x[p + o + 1]) - 2.0 * np.float64(x[p + o]) + np.float64(x[p + o - 1]))
+    size = np.float64(f[p]) + 1e-4
+    return np.log((_swing(x, p) + 1e-4) / size), np.log((rough / 21.0 + 1e-4) / size)
+
+
+@njit(cache=True)
+def _likeness(d, shape, p):  # type: ignore[no-untyped-def]
+    """Largest correlation of the slope at p with the running QRS, over lags of +-4 ticks."""
+    top = -1.0
+    own = 1e-9
+    for o in range(41):
+        own += np.float64(shape[o]) * shape[o]
+    for lag in range(-4, 5):
+        norm = 1e-9
+        dot = 0.0
+        for o in range(41):
+            value = np.float64(d[p + lag + o - 20])
+            norm += value * value
+            dot += value * shape[o]
+        top = max(top, dot / np.sqrt(norm * own))
+    return top
+
+
+@njit(cache=True)
+def _describe(x, d, f, s, p, newest, best, second, weight, lead, shape, state, rr, base, z):  # type: ignore[no-untyped-def]
+    """Fills the features of the candidate at p; all but z[3] are ratios."""
+    v = np.float64(s[p]) + 1e-6
+    since = min(max(base + p - state[_LAST], 1.0), 1000.0)
+    interval = min(max(_median(rr), 60.0), 500.0)
+    z[0] = np.log(v)
+    z[1] = np.log(state[_PREVIOUS] + 0.05)
+    z[2] = min(max(np.log(since / interval), -2.0), 2.0)
+    z[3] = np.log(since / 250.0)
+    z[4] = np.log(state[_NOISE] + 0.02)
+    z[5] = max(np.log(f[best, p] / max(lead[best, _LEVEL], 0.01) + 1e-4), -5.0)
+    z[6] = z[5]
+    z[7] = 0.0
+    z[8] = np.log((lead[best, _MEAN] + 1e-4) / max(lead[best, _LEVEL], 0.01))
+    z[9] = _likeness(d[best], shape[best], p)
+    z[10] = z[9]
+    z[11] = s[p - 10] / v
+    z[12] = s[p + 10] / v
+    z[13] = s[p - 18] / v
+    z[14] = s[p + 18] / v
+    most = 0.0
+    mean = 0.0
+    for o in range(22, 81):
+        most = max(most, np.float64(s[p - o]))
+        if o <= 60:
+            mean += s[p - o]
+    z[15] = np.log(most / v + 0.02)
+    most = 0.0
+    for o in range(20, min(newest - p, 46) + 1):
+        most = max(most, np.float64(s[p + o]))
+    z[16] = np.log(most / v + 0.02)
+    z[17] = np.log(mean / 39.0 / v + 0.02)
+    z[18] = np.log(v / (state[_TAIL_LEVEL] + 0.02))
+    broad, rough = _texture(x[best], f[best], p)
+    z[19] = broad - lead[best, _BROAD]
+    z[20] = rough - lead[best, _ROUGH]
+    z[21] = z[19]
+    z[22] = z[20]
+    if second >= 0:
+        z[6] = max(np.log(f[second, p] / max(lead[second, _LEVEL], 0.01) + 1e-4), -5.0)
+        z[7] = weight[second] / weight[best]
+        z[10] = _likeness(d[second], shape[second], p)
+        broad, rough = _texture(x[second], f[second], p)
+        z[21] = broad - lead[second, _BROAD]
+        z[22] = rough - lead[second, _ROUGH]
+    hiss = 0.0
+    for o in range(20, 61):
+        hiss += abs(np.float64(x[best, p - o + 1]) - 2.0 * np.float64(x[best, p - o]) + np.float64(x[best, p - o - 1]))
+    z[23] = np.log((hiss / 41.0 + 1e-4) / (f[best, p] + 1e-4))
+    z[24] = min(state[_N_BEATS], 8.0) / 8.0
+    z[25] = np.log(state[_REJECTED] / v)
+    z[26] = min((base + p - state[_REJECTED_AT]) / interval, 2.0)
+
+
+@njit(cache=True)
+def _judge(z, w1, b1, w2, b2):  # type: ignore[no-untyped-def]
+    """Score of a candidate, above 0 for a QRS: one hidden layer."""
+    score = np.float64(b2[0])
+    for h in range(w1.shape[0]):
+        unit = np.float64(b1[h])
+        for i in range(w1.shape[1]):
+            unit += np.float64(w1[h, i]) * z[i]
+        score += w2[h] * np.tanh(unit)
+    return score
 
 
 @njit(cache=True)
@@ -150,7 +315,7 @@ def _median(values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, row_state, rr, found):  # type: ignore[no-untyped-def]
+def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, row_state, rr, shape, w1, b1, w2, b2, found, trace):  # type: ignore[no-untyped-def]
     n_leads = y.shape[1]
     longest = _HISTORY + y.shape[2]
     x = np.zeros((n_leads, longest), np.float32)
@@ -160,6 +325,8 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
     bad = np.zeros((n_leads, longest), np.bool_)
     weight = np.zeros(n_leads)
     n_found = 0
+    n_traced = 0
+    z = np.zeros(N_FEATURES, np.float32)
     for k in range(rows.shape[0]):
         row = rows[k]
         n = m[k]
@@ -203,7 +370,7 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
                 if state[_N_BEATS] < 4 or level <= 0.0:
                     level = max(level, lead[row, c, _PEAK])
                 elif base + j - state[_LAST] > 500:
-                    level = min(level, lead[row, c, _PEAK])
+                    level = max(min(level, lead[row, c, _PEAK]), 0.2 * level)
                 level = max(level, 0.01)
                 contrast = level / (lead[row, c, _MEAN] + 1e-6) - 1.5
                 if contrast < 0.1:
@@ -214,58 +381,77 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
                 total += weight[c]
                 value += weight[c] * energy_now / level
             s[j] = value / total if total > 0.0 else 0.0
+            after = base + j - state[_LAST]
+            if 45 <= after <= 125:
+                state[_TAIL] = max(state[_TAIL], s[j])
+            elif after == 165:
+                state[_TAIL_LEVEL] += 0.15 * (state[_TAIL] - state[_TAIL_LEVEL])
+            if after == 2500:
+                state[_N_BEATS] = 0
             p = j - _AHEAD
+            if state[_CANDIDATE] == _NONE and _is_peak(s, p):
+                best, second = _two_best(weight)
+                if best >= 0:
+                    if weight[0] > 0.1 * weight[best]:
+                        best = 0
+                    state[_CANDIDATE] = base + p
+                    state[_PLACE] = base + max(_place(x[best], p), j + _SLOPE_HALF + _WINDOW_HALF - DELAY)
+                    state[_PLACED_ON] = best
+            if state[_CANDIDATE] == _NONE:
+                continue
+            # All the delay there is goes into looking at what comes after: a P wave gives itself away by its QRS.
+            if base + i < min(state[_PLACE] + DELAY, state[_CANDIDATE] + _LATEST + _SLOPE_HALF + _WINDOW_HALF):
+                continue
+            p = int(state[_CANDIDATE]) - base
+            at = int(state[_PLACE]) - base
             v = s[p]
-            if not (v > 0.08 and v > s[p - 1] and v >= s[p + 1]):
-                continue
-            largest = True
-            for o in range(1, _AHEAD + 1):
-                if s[p + o] > v or s[p - o] > v:
-                    largest = False
-                    break
-            if not largest:
-                continue
-            best = -1
-            swing = 0.0
-            for c in range(n_leads):
-                if weight[c] > 0.0:
-                    low = x[c, p]
-                    high = low
-                    for o in range(-12, 13):
-                        low = min(low, x[c, p + o])
-                        high = max(high, x[c, p + o])
-                    swing = max(swing, np.float64(high - low))
-                    if best < 0 or weight[c] > weight[best]:
-                        best = c
-            if best < 0:
-                continue
+            state[_CANDIDATE] = _NONE
+            best, second = _two_best(weight)
             since = base + p - state[_LAST]
-            interval = min(max(_median(rr[row]), 75.0), 400.0)
-            threshold = 0.36
-            if since > interval:
-                threshold = max(0.14, 0.36 - 0.20 * (since - interval) / interval)
-            threshold = max(threshold, min(0.6, 1.5 * state[_NOISE]))
-            if since < 95:
-                threshold = max(threshold, 0.5 * min(state[_PREVIOUS], 2.0))
-            if state[_N_BEATS] < 4:
-                threshold = max(threshold, 0.5)
-            accepted = since >= 50 and v > threshold and swing >= 0.15
-            if not accepted:
-                if since >= 50:
-                    state[_NOISE] += 0.06 * (min(np.float64(v), 0.6) - state[_NOISE])
+            if best < 0 or since < _NEAREST:
                 continue
-            at = _place(x[best], p)
-            at = max(at, i - 62)
+            _describe(x, d, f, s, p, j, best, second, weight, lead[row], shape[row], state, rr[row], base, z)
+            swing = _swing(x[best], p)
+            if second >= 0:
+                swing = max(swing, _swing(x[second], p))
+            score = _judge(z, w1, b1, w2, b2)
+            if trace.shape[0] > n_traced:
+                trace[n_traced, 0] = row
+                trace[n_traced, 1] = base + p
+                trace[n_traced, 2] = score
+                trace[n_traced, 3:] = z
+                n_traced += 1
+            if state[_N_BEATS] < 4 or since > 500:
+                score = max(score, v - 0.5)
+            if not (score > 0.0 and swing >= _FLOOR_MV):
+                state[_NOISE] += 0.06 * (min(np.float64(v), 0.6) - state[_NOISE])
+                if v > state[_REJECTED]:
+                    state[_REJECTED] = v
+                    state[_REJECTED_AT] = base + p
+                continue
             if base + at <= state[_EMITTED] + 20:
                 continue
             if since < 500:
-                rr[row, int(state[_NEXT_RR])] = since
-                state[_NEXT_RR] = (state[_NEXT_RR] + 1) % 8
+                rr[row, :-1] = rr[row, 1:]
+                rr[row, -1] = since
             state[_LAST] = base + p
             state[_PREVIOUS] = v
             state[_EMITTED] = base + at
+            state[_REJECTED] = 0.02
+            state[_TAIL] = 0.0
+            state[_REJECTED_AT] = base + p
             for c in range(n_leads):
                 if weight[c] > 0.0:
+                    rate = 0.1 if state[_N_BEATS] >= 4 else 0.5
+                    broad, rough = _texture(x[c], f[c], p)
+                    lead[row, c, _BROAD] += rate * (broad - lead[row, c, _BROAD])
+                    lead[row, c, _ROUGH] += rate * (rough - lead[row, c, _ROUGH])
+                    norm = 1e-9
+                    for o in range(-20, 21):
+                        norm += np.float64(d[c, p + o]) * d[c, p + o]
+                    norm = np.sqrt(norm)
+                    for o in range(-20, 21):
+                        shape[row, c, o + 20] += rate * (d[c, p + o] / norm - shape[row, c, o + 20])
                     if state[_N_BEATS] < 4 or lead[row, c, _LEVEL] <= 0.0:
                         levels[row, c, :] = f[c, p]
                     else:
@@ -276,7 +462,7 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
             found[n_found, 1] = base + at
             found[n_found, 2] = base + i
             found[n_found, 3] = swing
-            found[n_found, 4] = best
+            found[n_found, 4] = state[_PLACED_ON]
             n_found += 1
         for c in range(n_leads):
             signal[row, c] = x[c, n:end]
@@ -284,7 +470,7 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
             energy[row, c] = f[c, n:end]
         fused[row] = s[n:end]
         tick[row] += n
-    return n_found
+    return n_found, n_traced
 
 
 @njit(cache=True)
@@ -311,11 +497,13 @@ def _filter(x, d, f, taps, start, end):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _place(x, p):  # type: ignore[no-untyped-def]
-    # The dominant peak: farthest from the level around the QRS, sharp rather than broad.
+    # The dominant peak: farthest from the level on both sides of it, upward ones a little preferred, near rather than far.
     best = p
     most = -1.0
     for i in range(p - _REACH, p + _REACH + 1):
-        height = abs(np.float64(x[i]) - 0.5 * (np.float64(x[i - 9]) + np.float64(x[i + 9])))
+        height = np.float64(x[i]) - 0.5 * (np.float64(x[i - 24]) + np.float64(x[i + 24]))
+        if height < 0.0:
+            height *= -0.7
         if height > most:
             most = height
             best = i

@@ -11,12 +11,12 @@ from rich.console import Console, RenderableType
 
 from stream import check, config, log
 from stream.config import BedSettings, Settings, SettingsError
+from stream.gateway.subscriber import Publication, Subscriber
 from stream.process import Stop
 from stream.roles.child import Role
 from stream.roles.supervisor import Supervisor
-from stream.subscriber import Publication, Subscriber
-from stream.tally import Tally
-from stream.view import View, open_view
+from stream.views.tally import Tally
+from stream.views.view import View, open_view
 
 READY_S = 120.0  # to load and warm the model, on a slow machine
 QUIET_S = 2.5  # nothing new published for so long after the last source ended: all is judged
@@ -158,7 +158,7 @@ class _Ward:
         lines.append("restarts: " + (", ".join(f"{name} {n}" for name, n in restarts.items()) or "none"))
         if self._supervisor.given_up:
             lines.append(f"given up: {self._supervisor.given_up}")
-        return [tally.summary(), *lines]
+        return [tally.summary(), *lines] if tally.beds else lines
 
     @property
     def unaccounted(self) -> int:

@@ -421,7 +421,11 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
                 trace[n_traced, 2] = score
                 trace[n_traced, 3:] = z
                 n_traced += 1
-            if state[_N_BEATS] < 4 or since > 500:
+            # While learning, and after a long wait, what stands out is taken, so that the network cannot lock itself out.
+            stands_out = f[best, p] > 2.2 * lead[row, best, _MEAN]
+            if state[_N_BEATS] < 4:
+                score = np.float64(v) - 0.5 if stands_out else -1.0
+            elif since > 500 and stands_out:
                 score = max(score, v - 0.5)
             if not (score > 0.0 and swing >= _FLOOR_MV):
                 state[_NOISE] += 0.06 * (min(np.float64(v), 0.6) - state[_NOISE])

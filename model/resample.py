@@ -248,14 +248,23 @@ def _resample(rows, x, n, known, rate, half, table_at, taps, next_sample, next_t
                     y[k, c, count] = line[centre]
                 elif not (np.isnan(line[centre]) or (phase > 0 and np.isnan(line[centre + 1]))):
                     at = table_at[row] + phase * 2 * h
-                    total = np.float32(0.0)
-                    weight = np.float32(0.0)
-                    for i in range(2 * h):
-                        value = line[centre - h + 1 + i]
-                        if not np.isnan(value):
-                            total += taps[at + i] * value
-                            weight += taps[at + i]
-                    y[k, c, count] = total / weight
+                    even = np.float32(0.0)
+                    odd = np.float32(0.0)
+                    begin = centre - h + 1
+                    for i in range(h):
+                        even += taps[at + 2 * i] * line[begin + 2 * i]
+                        odd += taps[at + 2 * i + 1] * line[begin + 2 * i + 1]
+                    total = even + odd
+                    if np.isnan(total):
+                        total = np.float32(0.0)
+                        weight = np.float32(0.0)
+                        for i in range(2 * h):
+                            value = line[begin + i]
+                            if not np.isnan(value):
+                                total += taps[at + i] * value
+                                weight += taps[at + i]
+                        total /= weight
+                    y[k, c, count] = total
                 count += 1
                 tick += 1
             history[row, c] = line[n[k] : n[k] + size]

@@ -243,8 +243,8 @@ def evaluate(
 ) -> None:
     """Annotate recordings and score them against their reference annotations: EC57 tables, rhythm, alarms, delays."""
     _threads(threads)
-    from stream import evaluate as scorer
     from stream import log
+    from stream.evaluation import evaluate as scorer
 
     log.configure("evaluate", "warning")
     code = scorer.evaluate(
@@ -281,8 +281,8 @@ def alerts(
     form: Literal["csv", "jsonl"] | None,
 ) -> None:
     """Query the journal of alerts."""
-    from stream import export, history
-    from stream.journal import Journal
+    from stream.gateway import export, history
+    from stream.gateway.journal import Journal
 
     path = journal or (Path(_settings(config_path).gateway.journal) if config_path else None)
     path = path or history.newest_journal(RUNS) or Path(_settings(None).gateway.journal)

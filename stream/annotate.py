@@ -15,10 +15,10 @@ from tqdm import tqdm
 from model import datasets
 from model.judge import Judge
 from stream import marks, wire
+from stream.alarms.conditions import Profile
 from stream.analysis import MAX_CHUNK_S
-from stream.conditions import Profile
-from stream.sequence import Chunk, Ended, Event, NewEpoch
 from stream.shard import Shard
+from stream.transport.sequence import Chunk, Ended, Event, NewEpoch
 
 N_BEDS = 32
 N_LEADS = 4

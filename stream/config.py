@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from stream.conditions import Profile, ProfileError
+from stream.alarms.conditions import Profile, ProfileError
 from stream.wire import Name
 
 Endpoint = Annotated[str, Meta(pattern=r"^(tcp://[^\s/:]+:[0-9]{1,5}|ipc://\S+)$", max_length=200)]

@@ -21,14 +21,14 @@ import structlog
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.segments import FEATURES
 from stream import wire
-from stream.alarms import BedAlarms
+from stream.alarms.bed import BedAlarms
+from stream.alarms.book import NEVER
+from stream.alarms.conditions import Profile, ProfileError
 from stream.analysis import MAX_CHUNK_S, TICKS_PER_S, Analysis, Findings
-from stream.book import NEVER
-from stream.conditions import Profile, ProfileError
-from stream.ingest import BedAccount
 from stream.judging import Item, Judging
 from stream.outbox import Outbox
-from stream.sequence import Chunk, Ended, Event, Gap, NewEpoch, TruthSeen
+from stream.transport.ingest import BedAccount
+from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch, TruthSeen
 
 log = structlog.get_logger()
 

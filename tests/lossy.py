@@ -9,7 +9,7 @@ import numpy as np
 import zmq
 
 from simulators.source import Source
-from stream.ingest import Chunk, Ended, Event, Gap, Ingest, NewEpoch
+from stream.transport.ingest import Chunk, Ended, Event, Gap, Ingest, NewEpoch
 from stream.wire import End, Signal, Waveform, encode
 
 RATE = 250.0

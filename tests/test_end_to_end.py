@@ -13,12 +13,12 @@ import pytest
 
 from stream import config
 from stream.config import BedSettings, Settings
-from stream.journal import Journal
+from stream.gateway.journal import Journal
+from stream.gateway.subscriber import Publication, Subscriber
 from stream.roles.child import Role
 from stream.roles.run import in_folder
 from stream.roles.supervisor import Supervisor
-from stream.subscriber import Publication, Subscriber
-from stream.tally import Tally
+from stream.views.tally import Tally
 from stream.wire import AlertEvent
 
 READY_S = 150.0

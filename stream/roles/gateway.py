@@ -16,13 +16,13 @@ import zmq
 from msgspec.structs import replace
 
 from stream import wire
-from stream.conditions import Profile, ProfileError
+from stream.alarms.conditions import Profile, ProfileError
 from stream.config import Settings
-from stream.journal import Journal, JournalError, utc
+from stream.gateway.journal import Journal, JournalError, utc
+from stream.gateway.register import ActionError, Register, Sessions
 from stream.latency import Latency
 from stream.log import mark_ready
 from stream.process import Stop, bind, fresh_id
-from stream.register import ActionError, Register, Sessions
 from stream.wire import Action, AlertEvent, Alerts, Greeting, WireError
 
 log = structlog.get_logger()

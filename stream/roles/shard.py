@@ -13,13 +13,13 @@ import structlog
 import zmq
 
 from stream import checkpoint, wire
-from stream.conditions import Profile
+from stream.alarms.conditions import Profile
 from stream.config import Settings, ShardSettings
-from stream.ingest import Ingest
 from stream.latency import Latency
 from stream.log import mark_ready
 from stream.process import Stop, bind, connect, fresh_id
 from stream.shard import Shard
+from stream.transport.ingest import Ingest
 from stream.warm import warm
 
 log = structlog.get_logger()

@@ -20,7 +20,7 @@ import zmq
 
 from stream import wire
 from stream.config import GatewaySettings, Settings, save
-from stream.subscriber import Publication, Subscriber
+from stream.gateway.subscriber import Publication, Subscriber
 from stream.wire import AlertEvent, Moment, Stamps
 
 N_BEDS = 100

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from stream.alarms import BedAlarms
-from stream.conditions import CONDITIONS, TICK_HZ, Profile
+from stream.alarms.bed import BedAlarms
+from stream.alarms.conditions import CONDITIONS, TICK_HZ, Profile
 from stream.wire import Action, AlertEvent
 
 DECIDED, READY = 50, 60  # ticks after its R peak at which a beat is told, and is ready for the model

@@ -17,7 +17,7 @@ import zmq
 
 from stream import wire
 from stream.config import GatewaySettings, Settings, save
-from stream.journal import Journal
+from stream.gateway.journal import Journal
 from stream.process import BindError, bind
 from stream.roles.gateway import Gateway, serve
 from stream.wire import Action, AlertEvent, Alerts, Committed, Greeting, Moment, Stamps

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from simulators.patients import Patient
 from stream import checkpoint, wire
 from stream.annotate import Annotated, collect, judge_all
-from stream.sequence import Chunk
 from stream.shard import Shard, ShardFull
+from stream.transport.sequence import Chunk
 from tests.stream.wards import RuleJudge, events_of, found, new_shard, play, told
 
 SCRIPT = [("sinus", 15), ("vt", 8), ("sinus", 12), ("vf", 10), ("sinus", 15), ("asystole", 8), ("sinus", 12)]

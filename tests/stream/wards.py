@@ -8,10 +8,10 @@ from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.segments import FEATURES
 from simulators.patients import Patient
 from stream import wire
+from stream.alarms.conditions import Profile
 from stream.annotate import Annotated, VirtualClock, collect, judge_all
-from stream.conditions import Profile
-from stream.sequence import Chunk, Ended, Event, Gap, NewEpoch
 from stream.shard import Shard
+from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch
 
 TOKEN = 8
 

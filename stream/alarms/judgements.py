@@ -1,0 +1,151 @@
+"""The model's side of a bed's alarms: what the model judged, on its own clock.
+
+It knows the detector's side only by its log, entry by entry as of its own tick, so what it decides
+does not hang on how far the detector's clock has run ahead.
+"""
+
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from stream.alarms.book import NEVER, Book
+from stream.alarms.conditions import TICK_HZ, Profile
+from stream.alarms.rhythms import Rhythms
+from stream.alarms.runs import PER_MINUTE, Runs
+
+RATE_SPAN = 6 * TICK_HZ
+BEATS_KEPT = 16
+LOG_LIMIT = 8192  # entries that wait for a model; past it this side goes on without one
+BEAT, WINDOW = 0, 1
+
+
+class Judgements:
+    """Judged beats and windows of one bed, merged with the detector's log in order of ticks."""
+
+    # fmt: off
+    __slots__ = ("beats", "book", "inop", "learning", "log", "pending", "rhythms", "runs", "tick", "vf")
+    # fmt: on
+
+    def __init__(self, profile: Profile, first_tick: int = 0) -> None:
+        self.book = Book(profile, first_tick)
+        self.runs, self.rhythms = Runs(self.book), Rhythms(self.book)
+        self.pending: list[tuple[int, int, int, tuple[Any, ...]]] = []  # ready, kind, at, what
+        self.log: deque[tuple[int, str, Any, int]] = deque()
+        self.tick = first_tick - 1  # all that is ready by this tick has come
+        self.inop, self.learning, self.vf = False, True, False  # the detector's side as of this clock
+        self.beats: deque[int] = deque(maxlen=BEATS_KEPT)
+
+    def add(self, ready: int, kind: int, at: int, what: tuple[Any, ...]) -> None:
+        insort(self.pending, (ready, kind, at, what), key=_when)
+
+    def learn(self, entries: Iterable[tuple[int, str, Any, int]]) -> None:
+        """What the detector's side wrote into its log."""
+        self.log.extend(entries)
+        if len(self.log) > LOG_LIMIT:
+            self.tick = max(self.tick, self.log[len(self.log) - LOG_LIMIT][0])
+
+    def waits_for(self) -> int:
+        """The tick that the detector's clock must pass before there is more to do here."""
+        waiting = min(self.pending[0][0] if self.pending else NEVER, self.book.due)
+        return waiting if waiting <= self.tick else NEVER
+
+    def run(self, detector_tick: int) -> None:
+        """Go as far as the judgements have come, but not up to the detector's clock: of its own tick
+        there may be more to come."""
+        until = min(self.tick, detector_tick - 1)
+        log, pending, book = self.log, self.pending, self.book
+        taken = 0
+        while True:
+            told = log[0][0] if log else NEVER
+            ready = pending[taken][0] if taken < len(pending) else NEVER
+            tick = min(told, ready, book.due)
+            if tick > until:
+                break
+            book.clock = max(book.clock, tick)
+            if told == tick:
+                _, what, a, b = log.popleft()
+                self._know(tick, what, a, b)
+            elif ready == tick:
+                self._judge(*pending[taken])
+                taken += 1
+            else:
+                book.run(tick + 1, _no_timers)
+        if taken:
+            del pending[:taken]
+
+    def _know(self, tick: int, what: str, a: Any, b: int) -> None:
+        if what == "beat":
+            self.beats.append(a)
+        elif what == "vf":
+            self.vf = bool(a)
+        elif what == "learning":
+            self.learning = bool(a)
+        elif what == "inop":
+            self.inop = bool(a)
+            self._break(tick, b, ended=True)
+        elif what == "gap":
+            self._break(tick, a, ended=True)
+        elif what == "break":
+            self._break(tick, a, ended=False)
+        elif what == "profile":
+            self.book.profile = Profile(a)
+            self.book.end_switched_off(tick)
+
+    def _break(self, tick: int, end: int, ended: bool) -> None:
+        """The signal is broken up to tick `end`; long enough that what stands has `ended`."""
+        self.runs.break_at = max(self.runs.break_at, end)
+        self.beats.clear()
+        if ended:
+            self.rhythms.reset()
+            self.book.end_all(tick, "inop")
+
+    def _judge(self, ready: int, kind: int, at: int, what: tuple[Any, ...]) -> None:
+        runs, rhythms, quiet = self.runs, self.rhythms, self.inop or self.learning
+        if kind == WINDOW:
+            runs.count(ready)
+        if self.inop:
+            return
+        if kind == BEAT:
+            label, confidence, form = what
+            runs.beat(at, ready, label, confidence, form, quiet, rhythms.rhythm == "SVT")
+            if runs.labels.endswith("NN") and runs.rrs[-1]:
+                rhythms.interval(runs.rrs[-1])
+        else:
+            rhythm, probabilities, shockable, quality = what
+            rhythms.window(at, ready, rhythm, probabilities, shockable, quality, self._rate(at), self.vf, quiet)
+
+    def _rate(self, at: int) -> float:
+        """Rate of the detector's beats in the 6 s up to `at`, as of this clock; 0 for too few."""
+        beats = [beat for beat in self.beats if at - RATE_SPAN < beat <= at]
+        return PER_MINUTE * (len(beats) - 1) / (beats[-1] - beats[0]) if len(beats) > 3 else 0.0
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "book": self.book.state(),
+            "runs": self.runs.state(),
+            "rhythms": self.rhythms.state(),
+            "pending": [list(item) for item in self.pending],
+            "log": [list(entry) for entry in self.log],
+            "tick": self.tick,
+            "knows": [self.inop, self.learning, self.vf],
+            "beats": list(self.beats),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.book.restore(state["book"])
+        self.runs.restore(state["runs"])
+        self.rhythms.restore(state["rhythms"])
+        self.pending = [(ready, kind, at, tuple(what)) for ready, kind, at, what in state["pending"]]
+        self.log = deque((tick, what, a, b) for tick, what, a, b in state["log"])
+        self.tick = state["tick"]
+        self.inop, self.learning, self.vf = state["knows"]
+        self.beats = deque(state["beats"], maxlen=BEATS_KEPT)
+
+
+def _when(item: tuple[int, int, int, tuple[Any, ...]]) -> tuple[int, int, int]:
+    return item[:3]
+
+
+def _no_timers(name: str, tick: int) -> None:
+    raise AssertionError(f"timer {name}: the model's side sets none but ends and repeats")

@@ -1,0 +1,1 @@
+"""Annotated recordings held against their reference annotations: tables, JSON and a page."""

@@ -1,0 +1,1 @@
+"""The ward's memory and voice: journal of alerts, what stands, and how a client follows it."""

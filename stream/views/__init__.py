@@ -1,0 +1,1 @@
+"""The ward in a terminal: what a run shows and sums up."""

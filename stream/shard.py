@@ -478,6 +478,6 @@ def _tick(told: Told) -> int:
     return told[0]
 
 
-def _known(value: Any) -> float:
-    """A number of the model, 0 where it does not say."""
-    return 0.0 if np.isnan(value) else float(value)
+def _known(value: Any) -> float | None:
+    """A number of the model, None where it does not say."""
+    return None if np.isnan(value) else float(value)

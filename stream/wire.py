@@ -285,6 +285,7 @@ class BeatJudgement(Message, frozen=True, tag="beat"):
     rr_ms: float
     gates: tuple[float, ...] = ()
     quality: float = 1.0
+    simulated: bool = True
     stamps: Stamps = Stamps()
 
 
@@ -292,7 +293,8 @@ class WindowJudgement(Message, frozen=True, tag="window"):
     """A judged window of 10 s that ends at `at`.
 
     `rhythm`: label and `rhythms`: probability of each. The profile (`rr_ms`, `age_years`, `male`,
-    `potassium_abnormal`, `arrhythmia`) is research, and potassium was learnt on simulated patients."""
+    `potassium_abnormal`, `arrhythmia`) is research, None where the model does not say; potassium was
+    learnt on simulated patients."""
 
     bed: Name
     epoch: Name
@@ -302,14 +304,15 @@ class WindowJudgement(Message, frozen=True, tag="window"):
     rhythms: dict[str, float]
     shockable: float
     quality: float
-    rr_ms: float = 0.0
-    age_years: float = 0.0
-    male: float = 0.0
-    potassium_abnormal: float = 0.0
+    rr_ms: float | None = None
+    age_years: float | None = None
+    male: float | None = None
+    potassium_abnormal: float | None = None
     arrhythmia: Annotated[str, Meta(max_length=64)] = ""
     gates: tuple[float, ...] = ()
     research: bool = True
     potassium_simulated: bool = True
+    simulated: bool = True
     stamps: Stamps = Stamps()
 
 

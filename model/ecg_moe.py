@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from model.kernels import BEAT_SAMPLES
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.lora import Merged, TaskLinear
-from model.segments import BEAT_CHANNELS, BEAT_SAMPLES, FEATURES, HOP_SAMPLES, N_CHANNELS, TOKEN_BEATS, TOKEN_HOPS
+from model.segments import BEAT_CHANNELS, FEATURES, HOP_SAMPLES, N_CHANNELS, TOKEN_BEATS, TOKEN_HOPS
 
 WINDOW_TASKS = ("rhythm", "shockable", "quality", "rr_ms", "age", "male", "potassium", "arrhythmia")
 OUTPUTS = {"rhythm": len(RHYTHMS), "arrhythmia": len(ARRHYTHMIAS)}  # the others have one

@@ -8,14 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.kernels import BEAT_AFTER, BEAT_BEFORE, BEAT_SAMPLES, LOOK_AHEAD
 from model.segments import (
-    BEAT_AFTER,
-    BEAT_BEFORE,
-    BEAT_SAMPLES,
     FEATURES,
     HOP_SAMPLES,
     HOP_TICKS,
-    LOOK_AHEAD,
     BeatCutter,
     CompleteBeats,
     HopCutter,

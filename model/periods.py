@@ -1,7 +1,9 @@
 """Finds the R peaks of all beds online: causal, several leads, an R peak out at most 250 ms after its sample.
 
-The chain per lead is that of Pan and Tompkins (IEEE Trans Biomed Eng 1985;32:230): a band-pass that is also a derivative,
-squared, averaged over a QRS width. Deviations: the filter is the derivative of a Gaussian (linear phase, short); leads are
+The chain per lead is that of Pan and Tompkins (IEEE Trans Biomed Eng 1985;32:230): a band-pass that is also a
+derivative,
+squared, averaged over a QRS width. Deviations: the filter is the derivative of a Gaussian (linear phase, short);
+leads are
 fused as ratios to their own running QRS level, weighted by their contrast, so that a lead may fall off or return; and
 where Pan and Tompkins compare a peak with thresholds, a small network (27 ratios, one hidden layer, monotone in those
 whose sense is known: more energy, more likeness to the last beats, a longer wait never make a beat less likely) judges
@@ -39,7 +41,22 @@ _NEAREST = 45  # ticks between two beats at least
 _FLOOR_MV = 0.15
 
 # columns of the per-row state
-_LAST, _PREVIOUS, _N_BEATS, _NOISE, _LAST_RR, _EMITTED, _REJECTED, _REJECTED_AT, _TAIL, _TAIL_LEVEL, _CANDIDATE, _PLACE, _PLACED_ON, _N_COLUMNS = range(14)
+(
+    _LAST,
+    _PREVIOUS,
+    _N_BEATS,
+    _NOISE,
+    _LAST_RR,
+    _EMITTED,
+    _REJECTED,
+    _REJECTED_AT,
+    _TAIL,
+    _TAIL_LEVEL,
+    _CANDIDATE,
+    _PLACE,
+    _PLACED_ON,
+    _N_COLUMNS,
+) = range(14)
 # columns of the per-lead state
 _LEVEL, _MEAN, _BAD, _N_SEEN, _HELD, _PEAK, _BROAD, _ROUGH, _N_LEAD_COLUMNS = range(9)
 _NONE = -1e12  # no candidate is waiting
@@ -80,7 +97,16 @@ class PeriodDetector:
         rows = np.asarray(rows, np.int64)
         first = np.asarray(first_tick, np.int64)
         self._tick[rows] = first
-        for array in (self._signal, self._slope, self._energy, self._fused, self._lead, self._levels, self._row, self._shape):
+        for array in (
+            self._signal,
+            self._slope,
+            self._energy,
+            self._fused,
+            self._lead,
+            self._levels,
+            self._row,
+            self._shape,
+        ):
             array[rows] = 0
         self._lead[rows, :, _BAD] = first[:, None] - 1
         self._lead[rows, :, _HELD] = np.nan
@@ -102,7 +128,9 @@ class PeriodDetector:
         return _beats(found[np.lexsort((found[:, 1], found[:, 0]))])
 
     def candidates(self, rows: Ints, y: Floats, m: Ints) -> Floats:
-        """As `push`, but gives every candidate judged, (k, 3 + F): row, tick, score (a beat above 0), features; for fitting."""
+        """As `push`, but gives every candidate judged, (k, 3 + F): row, tick, score (a beat above 0), features; for
+        fitting.
+        """
         rate = int(np.asarray(m).sum()) // _AHEAD + 2 * len(rows)
         return self._run(rows, y, m, np.zeros((rate, 3 + N_FEATURES), np.float32))[1]
 
@@ -111,20 +139,27 @@ class PeriodDetector:
         m = np.asarray(m, np.int64)
         found = np.zeros((int((m // _AHEAD + 2).sum()), 5))
         n, n_traced = _detect(
-            rows, np.ascontiguousarray(y, np.float32), m, self._taps, self._tick, self._signal, self._slope, self._energy,
-            self._fused, self._lead, self._levels, self._row, self._rr, self._shape, *self._net, found, trace,
+            rows, np.ascontiguousarray(y, np.float32), m, self._taps, self._tick, self._signal, self._slope,
+            self._energy, self._fused, self._lead, self._levels, self._row, self._rr,
+            self._shape, *self._net, found, trace,
         )  # fmt: skip
         return found[:n], trace[:n_traced]
 
     def flush(self, rows: Ints) -> Beats:
-        """Decides what is pending at the end of `rows`, as if the signal were missing from here on. A reset must follow."""
+        """Decides what is pending at the end of `rows`, as if the signal were missing from here on. A reset must
+        follow.
+        """
         rows = np.asarray(rows, np.int64)
         end = self._tick[rows].copy()
-        beats = self.push(rows, np.full((len(rows), self.n_leads, DELAY), np.nan, np.float32), np.full(len(rows), DELAY))
+        beats = self.push(
+            rows, np.full((len(rows), self.n_leads, DELAY), np.nan, np.float32), np.full(len(rows), DELAY)
+        )
         last = np.zeros(self.n_rows, np.int64)
         last[rows] = end
         inside = beats.at < last[beats.row]
-        return Beats(beats.row[inside], beats.at[inside], beats.decided[inside], beats.amplitude[inside], beats.lead[inside])
+        return Beats(
+            beats.row[inside], beats.at[inside], beats.decided[inside], beats.amplitude[inside], beats.lead[inside]
+        )
 
     def watermark(self, rows: Ints) -> Ints:
         """Tick (k,) before which every R peak of `rows` is out."""
@@ -149,7 +184,8 @@ def _slope_taps() -> Floats:
     taps = at * np.exp(-0.5 * (at / sigma) ** 2)
     # scaled so that a 13 Hz sine of 1 mV gives 1
     gain = abs(np.sum(taps * np.exp(-1j * at / sigma)))
-    return (taps / gain).astype(np.float32)
+    scaled: Floats = (taps / gain).astype(np.float32)
+    return scaled
 
 
 def load_net(path: Path = WEIGHTS) -> Net:
@@ -207,7 +243,9 @@ def _swing(x, p):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _texture(x, f, p):  # type: ignore[no-untyped-def]
-    """How broad (swing for its slope) and how rough (second differences for its slope) the wave at p is, in logarithms."""
+    """How broad (swing for its slope) and how rough (second differences for its slope) the wave at p is, in
+    logarithms.
+    """
     rough = 0.0
     for o in range(-10, 11):
         rough += abs(np.float64(x[p + o + 1]) - 2.0 * np.float64(x[p + o]) + np.float64(x[p + o - 1]))
@@ -315,7 +353,9 @@ def _median(values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, row_state, rr, shape, w1, b1, w2, b2, found, trace):  # type: ignore[no-untyped-def]
+def _detect(  # type: ignore[no-untyped-def]
+    rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, row_state, rr, shape, w1, b1, w2, b2, found, trace
+):  # fmt: skip
     n_leads = y.shape[1]
     longest = _HISTORY + y.shape[2]
     x = np.zeros((n_leads, longest), np.float32)
@@ -344,7 +384,7 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
                     value = np.float32(0.0) if np.isnan(held) else np.float32(held)
                 else:
                     if np.isnan(held):
-                        x[c, :_HISTORY + i] = value
+                        x[c, : _HISTORY + i] = value
                     held = value
                 x[c, _HISTORY + i] = value
             lead[row, c, _HELD] = held
@@ -373,10 +413,8 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
                     level = max(min(level, lead[row, c, _PEAK]), 0.2 * level)
                 level = max(level, 0.01)
                 contrast = level / (lead[row, c, _MEAN] + 1e-6) - 1.5
-                if contrast < 0.1:
-                    contrast = 0.1
-                if contrast > 6.0:
-                    contrast = 6.0
+                contrast = max(contrast, 0.1)
+                contrast = min(contrast, 6.0)
                 weight[c] = contrast * contrast
                 total += weight[c]
                 value += weight[c] * energy_now / level
@@ -421,7 +459,8 @@ def _detect(rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, 
                 trace[n_traced, 2] = score
                 trace[n_traced, 3:] = z
                 n_traced += 1
-            # While learning, and after a long wait, what stands out is taken, so that the network cannot lock itself out.
+            # While learning, and after a long wait, what stands out is taken, so that the network cannot lock itself
+            # out.
             stands_out = f[best, p] > 2.2 * lead[row, best, _MEAN]
             if state[_N_BEATS] < 4:
                 score = np.float64(v) - 0.5 if stands_out else -1.0
@@ -501,7 +540,8 @@ def _filter(x, d, f, taps, start, end):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _place(x, p):  # type: ignore[no-untyped-def]
-    # The dominant peak: farthest from the level on both sides of it, upward ones a little preferred, near rather than far.
+    # The dominant peak: farthest from the level on both sides of it, upward ones a little preferred, near rather than
+    # far.
     best = p
     most = -1.0
     for i in range(p - _REACH, p + _REACH + 1):

@@ -1,7 +1,9 @@
 """Says once a second how far each lead can be trusted, and why not.
 
-Signal-quality rules in the manner of Clifford et al. (Physiol Meas 2012;33:1419): missing, constant, railed, and the noise
-between the beats against the size of the signal. Deviation: no beat detector is asked, so that the two do not lean on each other.
+Signal-quality rules in the manner of Clifford et al. (Physiol Meas 2012;33:1419): missing, constant, railed, and the
+noise
+between the beats against the size of the signal. Deviation: no beat detector is asked, so that the two do not lean on
+each other.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +25,9 @@ _QRS_MV = 0.9  # noise is held against a signal of this size at least: asystole 
 _NOISE_SHARE = 0.04  # of the size, in mean second difference: where the quality is down to 0
 _FLAT_SECONDS = 2
 # columns of the per-lead state
-_SEEN, _LAST, _BEFORE, _LOW, _HIGH, _RUN_LOW, _RUN_HIGH, _EQUAL, _RANGE1, _RANGE2, _BASE, _N_FLAT, _N_COLUMNS = range(13)
+_SEEN, _LAST, _BEFORE, _LOW, _HIGH, _RUN_LOW, _RUN_HIGH, _EQUAL, _RANGE1, _RANGE2, _BASE, _N_FLAT, _N_COLUMNS = range(
+    13
+)
 
 
 class QualityReport(NamedTuple):
@@ -65,7 +69,9 @@ class Quality:
         at = np.zeros(capacity, np.int64)
         quality = np.zeros((capacity, self.n_leads), np.float32)
         reason = np.zeros((capacity, self.n_leads), np.uint8)
-        n = _assess(rows, np.ascontiguousarray(y, np.float32), m, self._tick, self._lead, self._bins, row, at, quality, reason)
+        n = _assess(
+            rows, np.ascontiguousarray(y, np.float32), m, self._tick, self._lead, self._bins, row, at, quality, reason
+        )
         order = np.lexsort((at[:n], row[:n]))
         return QualityReport(row[:n][order], at[:n][order], quality[:n][order], reason[:n][order])
 
@@ -138,8 +144,7 @@ def _judge(state, bins):  # type: ignore[no-untyped-def]
     noise = np.sort(bins)[3] / _BIN
     railed = max(state[_RUN_LOW], state[_RUN_HIGH])
     value = 1.0 - noise / (_NOISE_SHARE * size)
-    if value < 0.0:
-        value = 0.0
+    value = max(value, 0.0)
     if seen < 0.5 * PERIOD:
         answer = (np.float32(0.0), np.uint8(1))
     elif state[_N_FLAT] >= _FLAT_SECONDS or state[_EQUAL] > 0.9 * seen:

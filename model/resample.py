@@ -1,6 +1,8 @@
-"""Brings every lead to the two rates of the monitor: 250 Hz for the detector (`Resampler`), 125 Hz for the model (`ModelRate`).
+"""Brings every lead to the two rates of the monitor: 250 Hz for the detector (`Resampler`), 125 Hz for the model
+(`ModelRate`).
 
-Both are linear in the signal, keep absolute time (output tick t is the value at t/250 s after the epoch's sample 0) and give
+Both are linear in the signal, keep absolute time (output tick t is the value at t/250 s after the epoch's sample 0)
+and give
 bit for bit the same output however the input is cut into chunks and whichever rows share a call.
 """
 
@@ -32,9 +34,11 @@ Ints = npt.NDArray[np.int64]
 class Resampler:
     """Polyphase FIR from any rate in 50..2000 Hz to 250 Hz, all beds as rows.
 
-    Method: Kaiser-windowed sinc evaluated at 1000 phases (Crochiere and Rabiner, Multirate Digital Signal Processing, 1983).
+    Method: Kaiser-windowed sinc evaluated at 1000 phases (Crochiere and Rabiner, Multirate Digital Signal Processing,
+    1983).
     Deviation: where samples are missing (NaN) or not there yet the taps that are left are scaled back to unit gain,
-    and the output is NaN only when one of the two samples around it is missing, so that a gap is neither smeared nor bridged.
+    and the output is NaN only when one of the two samples around it is missing, so that a gap is neither smeared nor
+    bridged.
     At 250 Hz the signal passes through unchanged and with no delay.
     """
 
@@ -55,7 +59,9 @@ class Resampler:
         Raises ValueError for a rate outside 50..2000 Hz.
         """
         if not MIN_RATE <= fs <= MAX_RATE:
-            raise ValueError(f"fs={fs} of row {row} is outside {MIN_RATE:g}..{MAX_RATE:g} Hz; resample the source before sending it")
+            raise ValueError(
+                f"fs={fs} of row {row} is outside {MIN_RATE:g}..{MAX_RATE:g} Hz; resample the source before sending it"
+            )
         self._use_rate(row, float(fs))
         self.reset(np.array([row]), np.array([0]))
 
@@ -97,7 +103,9 @@ class Resampler:
         return self._run(rows, x, n, self._next_sample[rows] + n)
 
     def flush(self, rows: Ints) -> tuple[Floats, Ints, Ints]:
-        """Gives the ticks up to the last sample of `rows`, as if nothing came after it; the form of `push`. A reset must follow."""
+        """Gives the ticks up to the last sample of `rows`, as if nothing came after it; the form of `push`. A reset
+        must follow.
+        """
         rows = np.asarray(rows, np.int64)
         none = np.zeros(len(rows), np.int64)
         x = np.full((len(rows), self.n_leads, _MAX_HALF + 1), np.nan, np.float32)
@@ -110,7 +118,21 @@ class Resampler:
         last = np.floor((end - self._half[rows]) * (TICK_RATE / self._rate[rows])).astype(np.int64) + 2
         m = np.zeros(len(rows), np.int64)
         y = np.full((len(rows), self.n_leads, max(0, int((last - first).max(initial=0)))), np.nan, np.float32)
-        _resample(rows, x, n, known, self._rate, self._half, self._table_at, self._taps, self._next_sample, self._next_tick, self._history, y, m)
+        _resample(
+            rows,
+            x,
+            n,
+            known,
+            self._rate,
+            self._half,
+            self._table_at,
+            self._taps,
+            self._next_sample,
+            self._next_tick,
+            self._history,
+            y,
+            m,
+        )
         return y[:, :, : int(m.max(initial=0))], m, first
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
@@ -132,7 +154,8 @@ class Resampler:
 
 
 class ModelRate:
-    """250 Hz to the model's 125 Hz, conditioned: baseline removed (two one-pole high-passes, -3 dB at 0.54 Hz), low-pass 45 Hz.
+    """250 Hz to the model's 125 Hz, conditioned: baseline removed (two one-pole high-passes, -3 dB at 0.54 Hz), low-
+    pass 45 Hz.
 
     Model sample j is centred on tick 2j. The high-pass is causal and has no delay; the low-pass is a symmetric FIR that
     looks `DELAY` ticks ahead. A missing tick gives a missing model sample only where the centre itself is missing; the
@@ -197,13 +220,16 @@ class ModelRate:
 
 
 def polyphase_taps(fs: float, half: int) -> Floats:
-    """Taps (1001, 2*half) float32: row p weighs samples floor(u)-half+1 .. floor(u)+half for a position u = floor(u) + p/1000."""
+    """Taps (1001, 2*half) float32: row p weighs samples floor(u)-half+1 .. floor(u)+half for a position u = floor(u)
+    + p/1000.
+    """
     low = min(fs, TICK_RATE)
     span = _HALF_CROSSINGS * fs / low
     offset = np.arange(-half + 1, half + 1)[None, :] - np.arange(_PHASES + 1)[:, None] / _PHASES
     window = np.i0(_BETA * np.sqrt(np.clip(1 - (offset / span) ** 2, 0, None))) * (np.abs(offset) <= span)
     taps = np.sinc(offset * low / fs) * window
-    return (taps / taps.sum(1, keepdims=True)).astype(np.float32)
+    scaled: Floats = (taps / taps.sum(1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 def _half_width(fs: float) -> int:
@@ -213,7 +239,8 @@ def _half_width(fs: float) -> int:
 def _lowpass_taps() -> Floats:
     at = np.arange(-_LOWPASS_HALF, _LOWPASS_HALF + 1)
     taps = np.sinc(2 * _LOWPASS_HZ / TICK_RATE * at) * np.hamming(len(at))
-    return (taps / taps.sum()).astype(np.float32)
+    scaled: Floats = (taps / taps.sum()).astype(np.float32)
+    return scaled
 
 
 @njit(cache=True)
@@ -231,16 +258,17 @@ def _resample(rows, x, n, known, rate, half, table_at, taps, next_sample, next_t
         step = rate[row] / 250.0
         count = 0
         for c in range(n_leads):
-            line[:size] = history[row, c]
-            line[size : size + n[k]] = x[k, c, : n[k]]
+            for i in range(size):
+                line[i] = history[row, c, i]
+            for i in range(n[k]):
+                line[size + i] = x[k, c, i]
             tick = next_tick[row]
             count = 0
             while True:
                 u = tick * step
                 whole = np.int64(np.floor(u + 1e-7))
                 phase = np.int64(np.rint((u - whole) * 1000.0))
-                if phase < 0:
-                    phase = 0
+                phase = max(phase, np.int64(0))
                 if whole + h >= end or whole + (phase > 0) >= known[k]:
                     break
                 centre = whole - start + size
@@ -267,7 +295,8 @@ def _resample(rows, x, n, known, rate, half, table_at, taps, next_sample, next_t
                     y[k, c, count] = total
                 count += 1
                 tick += 1
-            history[row, c] = line[n[k] : n[k] + size]
+            for i in range(size):
+                history[row, c, i] = line[n[k] + i]
         m[k] = count
         next_tick[row] += count
         next_sample[row] = end

@@ -1,15 +1,22 @@
-"""The VF index: a number for "this looks like ventricular fibrillation or flutter", from the signal alone, every half second.
+"""The VF index: a number for "this looks like ventricular fibrillation or flutter", from the signal alone, every half
+second.
 
-Features of the last four seconds of each lead: leakage of the narrow-band filter (Kuo and Dillman, Computers in Cardiology
-1978), time above threshold (after Arafat et al., Signal Image Video Process 2011), and how peaked amplitude and slope are; a
-logistic model turns them into the index. Leads that are missing, or smaller than 0.2 mV (asystole), give no VF.
+Features of the last four seconds of each lead: leakage of the narrow-band filter (Kuo and Dillman, Computers in
+Cardiology
+1978), time above threshold (after Arafat et al., Signal Image Video Process 2011), how peaked amplitude and slope
+are, where the
+spectrum peaks and how sharply, and the period at which the signal is like itself (16 in all); a network with one hidden
+layer turns them into the log-odds of VF, averaged over leads. A lead that is missing, or smaller than 0.2 mV
+(asystole), has no say.
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from safetensors.numpy import load_file
 
 PERIOD = 125  # ticks between reports
 WINDOW = 1000  # ticks a report looks back
@@ -18,13 +25,11 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _N = WINDOW // 2
-_N_FEATURES = 8
+_N_FEATURES = 16
 _FLOOR_MV = 0.2
 _ON, _OFF = 0.6, 0.4
 _ON_HOLD, _OFF_HOLD = 2, 6  # reports in a row that turn the state
-_MEANS = np.array([0.7139, 1.5991, 0.4104, 0.693, -1.1793, -1.5064, -1.6372, -0.6044])
-_WEIGHTS = np.array([-7.9681, 3.1514, 9.6412, -18.2723, 2.5881, 0.6273, -1.8255, 7.6614])
-_BIAS = -2.9045
+WEIGHTS = Path(__file__).parent / "weights" / "vf.safetensors"
 
 
 class VfChange(NamedTuple):
@@ -41,7 +46,7 @@ class VfReport(NamedTuple):
 
     row: Ints
     at: Ints  # end (exclusive) of the window, a multiple of 125 ticks
-    index: Floats  # 0..1
+    index: Floats  # type: ignore[assignment]  # 0..1; hides tuple.index
     changes: list[VfChange]
 
 
@@ -54,6 +59,9 @@ class VfIndex:
         self._line = np.full((n_rows, n_leads, _N), np.nan, np.float32)
         self._filter = np.zeros((n_rows, n_leads, 5))
         self._hold = np.zeros((n_rows, 3), np.int64)
+        self._waves = _waves()
+        tensors = load_file(WEIGHTS)
+        self._net = (tensors["w1"], tensors["b1"], tensors["w2"], tensors["b2"])
         self.reset(np.arange(n_rows), np.zeros(n_rows, np.int64))
 
     def reset(self, rows: Ints, first_tick: Ints) -> None:
@@ -78,7 +86,9 @@ class VfIndex:
         )
 
     def features(self, rows: Ints, y: Floats, m: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
-        """As `push`, but gives row, at and the features (k, C, F) that the index is made of (NaN where a lead has none); for fitting."""
+        """As `push`, but gives row, at and the features (k, C, F) that the index is made of (NaN where a lead has
+        none); for fitting.
+        """
         report, _, features = self._run(rows, y, m)
         return report[:, 0].astype(np.int64), report[:, 1].astype(np.int64), features
 
@@ -90,13 +100,29 @@ class VfIndex:
         changes = np.zeros((capacity, 4), np.int64)
         features = np.full((capacity, self.n_leads, _N_FEATURES), np.nan)
         n, n_changes = _index(
-            rows, np.ascontiguousarray(y, np.float32), m, self._tick, self._line, self._filter, self._hold, report, changes, features
+            rows,
+            np.ascontiguousarray(y, np.float32),
+            m,
+            self._tick,
+            self._line,
+            self._filter,
+            self._hold,
+            self._waves,
+            *self._net,
+            report,
+            changes,
+            features,
         )
         return report[:n], changes[:n_changes], features[:n]
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """The whole state, rows first."""
-        return {"tick": self._tick.copy(), "line": self._line.copy(), "filter": self._filter.copy(), "hold": self._hold.copy()}
+        return {
+            "tick": self._tick.copy(),
+            "line": self._line.copy(),
+            "filter": self._filter.copy(),
+            "hold": self._hold.copy(),
+        }
 
     def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
         """Takes back what `state_dict` gave."""
@@ -106,8 +132,16 @@ class VfIndex:
         self._hold[:] = state["hold"]
 
 
+def _waves() -> npt.NDArray[np.float64]:
+    """Hann-windowed cosines and sines (49, 2, 125) at 0.5 to 12.5 Hz in steps of 0.25 Hz, for 31.25 Hz."""
+    n = _N // 4
+    frequency = 0.5 + 0.25 * np.arange(49)
+    phase = 2 * np.pi * frequency[:, None] * np.arange(n) / 31.25
+    return np.stack([np.cos(phase), np.sin(phase)], 1) * np.hanning(n)
+
+
 @njit(cache=True)
-def _index(rows, y, m, tick, lines, filters, hold, report, changes, features):  # type: ignore[no-untyped-def]
+def _index(rows, y, m, tick, lines, filters, hold, waves, w1, b1, w2, b2, report, changes, features):  # type: ignore[no-untyped-def]
     n_out = 0
     n_changes = 0
     n_leads = y.shape[1]
@@ -147,10 +181,13 @@ def _index(rows, y, m, tick, lines, filters, hold, report, changes, features):  
             index = 0.0
             total = 0.0
             for c in range(n_leads):
-                if _describe(line[c, end - _N : end], features[n_out, c]):
-                    z = _BIAS
-                    for f in range(_N_FEATURES):
-                        z += _WEIGHTS[f] * (features[n_out, c, f] - _MEANS[f])
+                if _describe(line[c, end - _N : end], waves, features[n_out, c]):
+                    z = np.float64(b2[0])
+                    for h in range(w1.shape[0]):
+                        unit = np.float64(b1[h])
+                        for f in range(_N_FEATURES):
+                            unit += w1[h, f] * features[n_out, c, f]
+                        z += w2[h] * np.tanh(unit)
                     index += z
                     total += 1.0
             if total > 0.0:
@@ -182,7 +219,7 @@ def _index(rows, y, m, tick, lines, filters, hold, report, changes, features):  
 
 
 @njit(cache=True)
-def _describe(x, out):  # type: ignore[no-untyped-def]
+def _describe(x, waves, out):  # type: ignore[no-untyped-def]
     """Fills the features of one lead's window (125 Hz); False where the lead is missing or too small to say."""
     n = x.shape[0]
     size = 0.0
@@ -233,4 +270,69 @@ def _describe(x, out):  # type: ignore[no-untyped-def]
     out[5] = np.log(rms)
     out[6] = np.log(np.sqrt(slope_square / n) / steepest)
     out[7] = np.log(travel / n / np.sqrt(slope_square / n))
+    still = 0.0
+    for i in range(1, n):
+        if abs(np.float64(x[i]) - np.float64(x[i - 1])) < 0.1 * steepest:
+            still += 1.0
+    out[15] = still / n
+    out[8:15] = _periodicity(x, waves)
     return True
+
+
+@njit(cache=True)
+def _periodicity(x, waves):  # type: ignore[no-untyped-def]
+    """Of a window at 125 Hz, seen at 31.25 Hz: where its spectrum peaks and how sharply, and how alike it is to
+    itself a while ago.
+    """
+    n = x.shape[0] // 4
+    slow = np.zeros(n)
+    mean = 0.0
+    for i in range(n):
+        slow[i] = 0.25 * (np.float64(x[4 * i]) + x[4 * i + 1] + x[4 * i + 2] + x[4 * i + 3])
+        mean += slow[i] / n
+    square = 1e-9
+    for i in range(n):
+        slow[i] -= mean
+        square += slow[i] * slow[i]
+    n_bins = waves.shape[0]
+    power = np.zeros(n_bins)
+    total = 1e-9
+    top = 0
+    for b in range(n_bins):
+        re = 0.0
+        im = 0.0
+        for i in range(n):
+            re += waves[b, 0, i] * slow[i]
+            im += waves[b, 1, i] * slow[i]
+        power[b] = re * re + im * im
+        total += power[b]
+        if power[b] > power[top]:
+            top = b
+    near = 0.0
+    upper = 0.0
+    entropy = 0.0
+    middle = 0.0
+    for b in range(n_bins):
+        share = power[b] / total
+        if abs(b - top) <= 3:
+            near += share
+        if b > 1.6 * top + 2:
+            upper += share
+        if 8 <= b <= 30:
+            middle += share
+        entropy -= share * np.log(share + 1e-12)
+    alike = np.zeros(48)
+    for lag in range(3, 48):
+        total = 0.0
+        for i in range(lag, n):
+            total += slow[i] * slow[i - lag]
+        alike[lag] = total * n / square / (n - lag)
+    most = 0.0
+    for lag in range(4, 47):
+        if alike[lag] >= alike[lag - 1] and alike[lag] >= alike[lag + 1]:
+            most = max(most, alike[lag])
+    period = 47
+    for lag in range(46, 3, -1):
+        if alike[lag] >= alike[lag - 1] and alike[lag] >= alike[lag + 1] and alike[lag] >= 0.85 * most:
+            period = lag
+    return np.array([np.log(top + 2.0), near, upper, entropy, np.log(period / 31.25), most, middle])

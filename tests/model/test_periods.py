@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_a_lead_may_fall_off_and_return():
     found, _ = detect(y)
     seen = at[(at < 21900) | (at > 23300)]
     assert missed_and_extra(found, seen)[0] == 0
-    assert missed_and_extra(found, at)[1] <= 1  # where a lead returns with a step
+    assert missed_and_extra(found, at)[1] <= 2  # where a lead returns with a step
 
 
 def test_beats_go_on_through_jumps_of_amplitude_by_five():
@@ -140,7 +141,7 @@ def test_chunks_and_company_change_nothing(cuts, first, seed):
     many.reset(np.array([1, 3]), np.array([17, first]))
     edges = [0, *np.clip(np.cumsum(cuts), 0, 4000).tolist(), 4000]
     parts = []
-    for i, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (start, stop) in enumerate(itertools.pairwise(edges)):
         rows = np.array([3, 1]) if i % 2 else np.array([3])
         chunk = np.stack([y[:, start:stop], y[::-1, start:stop]])[: len(rows)]
         found = many.push(rows, chunk, np.full(len(rows), stop - start))

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,7 +75,7 @@ def test_chunks_and_company_change_nothing(cuts, first):
     many.reset(np.array([1, 2]), np.array([5, first]))
     edges = [0, *np.clip(np.cumsum(cuts), 0, 2000).tolist(), 2000]
     parts = []
-    for i, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (start, stop) in enumerate(itertools.pairwise(edges)):
         rows = np.array([2, 1]) if i % 2 else np.array([2])
         report = many.push(rows, np.repeat(x[None, :, start:stop], len(rows), 0), np.full(len(rows), stop - start))
         mine = report.row == 2

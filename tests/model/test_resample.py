@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,7 +92,7 @@ def test_chunks_and_company_change_nothing(fs, cuts, seed):
     stage.configure(0, 360.0)
     got = []
     edges = [0, *np.clip(np.cumsum(cuts), 0, 900).tolist(), 900]
-    for i, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (start, stop) in enumerate(itertools.pairwise(edges)):
         rows = np.array([0, 2]) if i % 2 else np.array([2])
         chunk = np.repeat(x[None, :, start:stop], len(rows), 0)
         y, m, _ = stage.push(rows, chunk, np.full(len(rows), stop - start))
@@ -133,7 +135,7 @@ def test_the_model_rate_does_not_depend_on_chunks(cuts, first):
     assert begin[0] == (first + 1) // 2
     edges = [0, *np.clip(np.cumsum(cuts), 0, 700).tolist(), 700]
     parts = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         part, n, _ = many.push(np.array([2]), y[None, :, start:stop], np.array([stop - start]))
         parts.append(part[0, :, : n[0]])
     np.testing.assert_array_equal(np.concatenate(parts, 1), z[0, :, : m[0]])

@@ -1,0 +1,91 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.vf import VfIndex
+
+
+def fibrillation(n, rng):
+    """A wandering oscillation of 4 to 6 Hz with waxing amplitude, as in coarse VF."""
+    frequency = 5 + np.cumsum(rng.normal(scale=0.02, size=n))
+    frequency = np.clip(frequency, 3.5, 6.5)
+    size = 0.6 + 0.25 * np.sin(2 * np.pi * np.arange(n) / 400)
+    return (size * np.sin(2 * np.pi * np.cumsum(frequency) / 250)).astype(np.float32)
+
+
+def sinus(n, rng, noise=0.01):
+    beat = (np.arange(n) % 200) - 100
+    x = np.exp(-0.5 * (beat / 4) ** 2) + 0.25 * np.exp(-0.5 * ((beat - 60) / 15) ** 2)
+    return (x + rng.normal(scale=noise, size=n)).astype(np.float32)
+
+
+def index(x):
+    return VfIndex(1, x.shape[0]).push(np.array([0]), x[None], np.array([x.shape[1]]))
+
+
+def test_fibrillation_is_told_from_a_rhythm_within_seconds():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([sinus(5000, rng), fibrillation(5000, rng), sinus(5000, rng)])[None]
+    report = index(x)
+    on, off = report.changes
+    assert on.on and not off.on
+    assert 5000 < on.decided <= 5000 + 1500
+    assert abs(on.onset - 5000) <= 750
+    assert 10000 < off.decided <= 10000 + 1750
+    np.testing.assert_array_equal(report.at, np.arange(125, 15001, 125))
+
+
+@pytest.mark.parametrize("what", ["flat", "asystole with drift", "missing", "white noise"])
+def test_what_is_no_rhythm_at_all_is_no_fibrillation(what):
+    rng = np.random.default_rng(1)
+    t = np.arange(5000) / 250
+    x = {
+        "flat": np.zeros(5000),
+        "asystole with drift": 0.3 * np.sin(2 * np.pi * 0.15 * t) + rng.normal(scale=0.01, size=5000),
+        "missing": np.full(5000, np.nan),
+        "white noise": rng.normal(scale=0.3, size=5000),
+    }[what]
+    report = index(x.astype(np.float32)[None])
+    assert report.changes == []
+    assert report.index.max() < 0.5
+
+
+def test_a_dead_lead_does_not_hide_fibrillation_in_the_other():
+    rng = np.random.default_rng(2)
+    x = np.stack([np.full(5000, np.nan, np.float32), fibrillation(5000, rng)])
+    assert index(x).changes[0].on
+
+
+def test_polarity_changes_little():
+    rng = np.random.default_rng(3)
+    x = np.concatenate([sinus(2500, rng), fibrillation(2500, rng)])[None]
+    assert [c.decided for c in index(x).changes] == [c.decided for c in index(-x).changes]
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(0, 900), max_size=8), first=st.integers(0, 999))
+def test_chunks_and_company_change_nothing(cuts, first):
+    rng = np.random.default_rng(4)
+    x = np.stack([np.concatenate([sinus(1500, rng), fibrillation(2500, rng)]), sinus(4000, rng, 0.1)])
+    x[0, 700:720] = np.nan
+    one = VfIndex(1, 2)
+    one.reset(np.array([0]), np.array([first]))
+    expected = one.push(np.array([0]), x[None], np.array([4000]))
+    many = VfIndex(3, 2)
+    many.reset(np.array([1, 2]), np.array([5, first]))
+    edges = [0, *np.clip(np.cumsum(cuts), 0, 4000).tolist(), 4000]
+    at, values, changes = [], [], []
+    for i, (start, stop) in enumerate(itertools.pairwise(edges)):
+        rows = np.array([2, 1]) if i % 2 else np.array([2])
+        report = many.push(rows, np.repeat(x[None, :, start:stop], len(rows), 0), np.full(len(rows), stop - start))
+        at.append(report.at[report.row == 2])
+        values.append(report.index[report.row == 2])
+        changes += [c._replace(row=0) for c in report.changes if c.row == 2]
+        state, many = many.state_dict(), VfIndex(3, 2)
+        many.load_state_dict(state)
+    np.testing.assert_array_equal(np.concatenate(at), expected.at)
+    np.testing.assert_array_equal(np.concatenate(values), expected.index)
+    assert changes == expected.changes

@@ -47,10 +47,10 @@ def test_commands_that_are_told_exist_with_their_options(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_tests_that_are_told_exist(page: Path) -> None:
+def test_modules_and_tests_that_are_told_exist(page: Path) -> None:
     text = page.read_text()
-    for path in re.findall(r"tests/[\w/]+\.py", text):
-        assert (ROOT / path).is_file(), f"{page.name}: {path}"
+    for path in re.findall(r"\b(?:model|simulators|stream|tests)/[\w/]+(?:\.py|/(?=`))", text):
+        assert (ROOT / path).exists(), f"{page.name}: {path}"
     for path, words in re.findall(r"(tests/[\w/]+\.py) -k '?([\w ]+)", text):
         names = re.findall(r"def (test_\w+)", (ROOT / path).read_text())
         for word in re.split(r" (?:or|and) ", words.strip()):

@@ -147,7 +147,8 @@ class _Ward:
 
     def closing(self) -> list[RenderableType]:
         """The summary: the beds, then what holds for all of them."""
-        tally, lines = self._tally, []
+        tally = self._tally
+        lines: list[RenderableType] = []
         first = "never" if tally.first_alert_s is None else f"after {tally.first_alert_s:.1f} s"
         n_alerts = ", ".join(f"{tally.priorities[priority]} {priority}" for priority in ("high", "medium", "low"))
         lines.append(f"alerts: {n_alerts}; the first of a patient {first}")

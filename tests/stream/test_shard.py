@@ -183,7 +183,7 @@ def test_one_bed_too_many_is_refused_by_name() -> None:
 
 
 def test_an_action_is_applied_where_the_bed_is_and_echoed_with_its_sample() -> None:
-    shard, clock = new_shard()
+    shard, _ = new_shard()
     patient = Patient("bed1", [("sinus", 30)], seed=1)
     feed = events_of(patient, 30, [250])
     for _ in range(12):

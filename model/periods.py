@@ -354,7 +354,8 @@ def _median(values):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _detect(  # type: ignore[no-untyped-def]
-    rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, row_state, rr, shape, w1, b1, w2, b2, found, trace
+    rows, y, m, taps, tick, signal, slope, energy, fused, lead, levels, row_state, rr, shape,
+    w1, b1, w2, b2, found, trace,
 ):  # fmt: skip
     n_leads = y.shape[1]
     longest = _HISTORY + y.shape[2]

@@ -1,8 +1,8 @@
 """Speed and hits of the shard's signal stages.
 
-    python tests/benchmarks/bench_periods.py speed --beds 1000
-    RECORDINGS=... python tests/benchmarks/bench_periods.py score [--lead 0]
-    RECORDINGS=... python tests/benchmarks/bench_periods.py noise
+    python -m tests.benchmarks.bench_periods speed --beds 1000
+    RECORDINGS=... python -m tests.benchmarks.bench_periods score [--lead 0]
+    RECORDINGS=... python -m tests.benchmarks.bench_periods noise
 
 `score` is a quick look (150 ms, from minute 5, VF of record 207 out, nearest match); the figures that count come from
 `run_pipeline.py evaluate`. `noise` adds the first half of nstdb `bw` and `ma` from minute 5, two minutes in four.
@@ -63,9 +63,9 @@ def speed(beds: int, seconds: int) -> None:
         spent = 0.0
         for start in range(0, n - 24, 25):
             y = np.ascontiguousarray(x[:, :, start : start + 25])
-            began = time.perf_counter()
+            began = time.process_time()
             call(y)
-            spent += time.perf_counter() - began
+            spent += time.process_time() - began
         share = spent / seconds
         click.echo(f"{name:12s} {1e6 * share / beds:7.1f} us per bed-second {100 * share:6.1f} % of a core")
 

@@ -3,9 +3,9 @@
     RECORDINGS=... python -m tests.benchmarks.fit_periods --out periods.safetensors
 
 The detector runs with its present judge over each record, as it is and disturbed; its candidates, labelled by the
-reference beats, are added to the pool and a new judge is fitted, twice (Ross et al., DAgger, AISTATS 2011). Six folds
-by patient: after the first round, which runs with the judge as it stands, a record's candidates come from a judge that has
-not seen it. Monotone: see model/periods.py.
+reference beats, are added to the pool and a new judge is fitted, twice (Ross et al., DAgger, AISTATS 2011). There are
+six folds by patient: after the first round, which runs with the judge as it stands, a record's candidates come from a
+judge that has not seen it. Monotone: see model/periods.py.
 """
 
 from pathlib import Path

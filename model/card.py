@@ -6,7 +6,7 @@ _HEAD = """# ECG-MoE, weights {version}
 
 Research software. Not a medical device; no judgement of it may guide the care of a patient.
 
-- **Command**: `python -m model.train --seed {seed}{quick}` ({minutes} minutes on one thread of a busy machine).
+- **Command**: `python -m model.train --seed {seed}{quick}`
 - **Shipped weights** learnt from every recording below; the figures are of models that did not see the patient
   ({scored} of {folds} patient-wise folds, left out of the pre-training too).
   One seed, seed {seed}; no mean over seeds yet.
@@ -15,7 +15,7 @@ Research software. Not a medical device; no judgement of it may guide the care o
 - **Data**: {data} ({note}). `flat` is simulated:
   recorded sinus rhythm followed by a flat line with noise, labelled asystole.
 - **Potassium**: untrained, as no labelled recording was at hand. Its answer is NaN.
-- **Age and sex**: learnt from {people}; too few to be of use, see below.
+- **Age and sex**: learnt from {people}; too few to learn from, see the table.
 - Detections without a reference beat are taught as Q. The paced records (102 104 107 217) teach only Q (paced beats and
   their fusions) and the rhythm PACED.
 - Escape beats (e j n) count as N, as in most published tables.
@@ -28,7 +28,7 @@ def card(about: dict[str, Any]) -> str:
     text = [
         _HEAD.format(
             version=about["version"], seed=settings["seed"], quick=" --quick" if settings["scored"] == 1 else "",
-            minutes=about["minutes"], scored=settings["scored"], folds=settings["folds"],
+            scored=settings["scored"], folds=settings["folds"],
             data=", ".join(f"{name} {n}" for name, n in found["n_records"].items()),
             note="records scored; ludb counts two lead pairs each",
             people=", ".join(f"{p['patients']} patients of {name}" for name, p in found["age_sex"].items()),

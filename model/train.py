@@ -17,7 +17,6 @@ import argparse
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -83,7 +82,6 @@ def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dic
 
     Raises model.datasets.DatasetError where a database is not found.
     """
-    started = time.monotonic()
     _claim(work, settings)
     pool = _pool(settings, work)
     fold = pool.folds(settings.folds, settings.seed)
@@ -95,7 +93,7 @@ def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dic
         model = _train_one(pool, np.flatnonzero(fold != k), settings, work, f"fold{k}", device)
         results.append(FoldResult.of(model, pool, np.flatnonzero(fold == k), device))
     about: dict[str, object] = {
-        "version": version, "settings": asdict(settings), "minutes": round((time.monotonic() - started) / 60, 1),
+        "version": version, "settings": asdict(settings),
         "figures": figures(results, pool),
     }  # fmt: skip
     (out / "figures.json").write_text(json.dumps(about, indent=1) + "\n")

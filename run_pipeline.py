@@ -49,7 +49,7 @@ def weights_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda, mps or auto."
         ),
-        click.option("--threads", type=click.IntRange(1, 256), default=2, show_default=True, help="CPU threads of it."),
+        click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads of it."),
     )
     for option in reversed(options):
         command = option(command)

@@ -16,8 +16,8 @@ from model.datasets import read
 from simulators.patients import Patient
 from simulators.producer import Bed, Producer
 from simulators.ward import patient_of
-from stream.ingest import Ingest
-from stream.sequence import Chunk, Ended, Gap, NewEpoch, TruthSeen
+from stream.transport.ingest import Ingest
+from stream.transport.sequence import Chunk, Ended, Gap, NewEpoch, TruthSeen
 from stream.wire import End, Truth, Waveform, decode, encode
 
 FS = 250

@@ -9,8 +9,8 @@ import pytest
 import zmq
 
 from simulators.source import Source, dealer
-from stream.ingest import Event, Ingest
 from stream.process import bind
+from stream.transport.ingest import Event, Ingest
 from stream.wire import (
     Ack,
     AnyMessage,

@@ -10,22 +10,21 @@ The beds are rows of the arrays of one `Analysis`; a bed's alarms see its events
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import structlog
 
-from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
-from model.segments import FEATURES
 from stream import wire
 from stream.alarms.bed import BedAlarms
 from stream.alarms.book import NEVER
 from stream.alarms.conditions import Profile, ProfileError
 from stream.analysis import MAX_CHUNK_S, TICKS_PER_S, Analysis, Findings
+from stream.beds import Bed
 from stream.judging import Item, Judging
+from stream.messages import beat_message, window_message
 from stream.outbox import Outbox
 from stream.transport.ingest import BedAccount
 from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch, TruthSeen
@@ -35,40 +34,6 @@ log = structlog.get_logger()
 FORGO_TICKS = 30 * TICKS_PER_S  # a live bed waits no longer for the model; a replay waits for ever
 SIGNAL_LOST_S = 2.0
 STREAM_LATE_MS = 2000.0
-_RR_S, _RR_UNKNOWN, _QUALITY = (FEATURES.index(name) for name in ("rr_s", "rr_unknown", "quality"))
-
-
-@dataclass(slots=True)
-class Bed:
-    """A bed of the shard. `leads`: which signals are analysed; `live`: at the speed of life, not a faster replay."""
-
-    row: int
-    name: str
-    alarms: BedAlarms
-    epoch: str = ""
-    fs: float = float(TICKS_PER_S)
-    live: bool = True
-    signals: tuple[wire.Signal, ...] = ()
-    leads: tuple[int, ...] = ()
-    gain: npt.NDArray[np.float32] = field(default_factory=lambda: np.ones((0, 1), np.float32))
-    baseline: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 1), np.float32))
-    stamps: wire.Stamps = field(default_factory=wire.Stamps)
-    ended: bool = False
-    closed: bool = False
-    technical: set[str] = field(default_factory=set)
-    n_beats: int = 0
-    n_windows: int = 0
-
-    def signals_are(self, signals: tuple[wire.Signal, ...], n_leads: int) -> None:
-        """Take the first `n_leads` ECG signals as the leads to analyse."""
-        self.signals = signals
-        self.leads = tuple(i for i, signal in enumerate(signals) if signal.kind == "ecg")[:n_leads]
-        self.gain = np.array([[signals[i].gain] for i in self.leads], np.float32)
-        self.baseline = np.array([[signals[i].baseline] for i in self.leads], np.float32)
-
-    def moment(self, tick: int) -> wire.Moment:
-        """A tick in the source's own samples."""
-        return wire.Moment(round(tick * self.fs / TICKS_PER_S), self.fs)
 
 
 class ShardFull(ValueError):
@@ -147,17 +112,7 @@ class Shard:
         n = np.array([length for _, _, length in runs])
         x = np.full((len(runs), self._n_leads, int(n.max())), np.nan, np.float32)
         for i, (bed, chunks, _) in enumerate(runs):
-            at = 0
-            for chunk in chunks:
-                digital = chunk.samples[list(bed.leads)]
-                part = x[i, : len(bed.leads), at : at + digital.shape[1]]
-                np.subtract(digital, bed.baseline, out=part)
-                part /= bed.gain
-                part[digital == wire.MISSING] = np.nan
-                for lead, signal in enumerate(bed.leads):
-                    if chunk.off >> signal & 1:
-                        part[lead] = np.nan
-                at += digital.shape[1]
+            bed.convert(chunks, x[i])
             last = chunks[-1]
             bed.stamps = wire.Stamps(device=last.device_ns, sent=last.sent_ns, received=last.received_ns)
         self._found(rows, self._analysis.push(rows, x, n))
@@ -282,51 +237,26 @@ class Shard:
             stamps = msgspec.structs.replace(
                 item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=decided_ns
             )
-            if item.kind == "beat":
-                self._judged_beat(bed, item, stamps)
-            else:
-                self._judged_window(bed, item, stamps)
+            self._judged(bed, item, stamps)
         self._model_clock(touched.values())
 
-    def _judged_beat(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
-        assert item.features is not None
-        rr_ms = 0.0 if item.features[_RR_UNKNOWN] else 1000.0 * float(np.exp(item.features[_RR_S]))
-        label: wire.BeatLabel = "?"
-        confidence, gates = 0.0, ()
-        if item.answer is not None:
-            probs = item.answer["probs"]
-            best = int(probs.argmax())
-            label = cast(wire.BeatLabel, BEATS[best])
-            confidence, gates = float(probs[best]), tuple(item.answer["gates"].tolist())
-            self._alert(bed, bed.alarms.judged_beat(item.at, item.ready, label, confidence, rr_ms), stamps)
-        bed.n_beats += 1
-        self.messages.append(
-            wire.BeatJudgement(
-                bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), label=label, confidence=confidence,
-                rr_ms=rr_ms, gates=gates, quality=float(item.features[_QUALITY]), stamps=stamps,
-            )
-        )  # fmt: skip
-
-    def _judged_window(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
-        if item.answer is None:
-            return
+    def _judged(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
         answer = item.answer
-        rhythms = dict(zip(RHYTHMS, answer["rhythm"].tolist(), strict=True))
-        rhythm = max(rhythms, key=lambda name: rhythms[name])
-        shockable, quality = float(answer["shockable"]), float(answer["quality"])
-        self._alert(bed, bed.alarms.judged_window(item.at, item.ready, rhythm, rhythms, shockable, quality), stamps)
-        bed.n_windows += 1
-        arrhythmia = answer["arrhythmia"]
-        self.messages.append(
-            wire.WindowJudgement(
-                bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), rhythm=rhythm, confidence=rhythms[rhythm],
-                rhythms=rhythms, shockable=shockable, quality=quality, rr_ms=_known(answer["rr_ms"]),
-                age_years=_known(answer["age"]), male=_known(answer["male"]),
-                potassium_abnormal=_known(answer["potassium"]),
-                arrhythmia="" if np.isnan(arrhythmia).any() else ARRHYTHMIAS[int(arrhythmia.argmax())],
-                gates=tuple(answer["gates"].tolist()), stamps=stamps,
+        if item.kind == "beat":
+            beat = beat_message(bed, item, stamps)
+            bed.n_beats += 1
+            self.messages.append(beat)
+            if answer is not None:
+                told = bed.alarms.judged_beat(item.at, item.ready, beat.label, beat.confidence, beat.rr_ms)
+                self._alert(bed, told, stamps)
+        elif answer is not None:
+            window = window_message(bed, item, answer, stamps)
+            bed.n_windows += 1
+            self.messages.append(window)
+            told = bed.alarms.judged_window(
+                item.at, item.ready, window.rhythm, window.rhythms, window.shockable, window.quality
             )
-        )  # fmt: skip
+            self._alert(bed, told, stamps)
 
     def _model_clock(self, beds: Iterable[Bed]) -> None:
         """Tell the alarms how far the model has come, and take the numerics that are due."""
@@ -476,8 +406,3 @@ def _by_row(found: Findings, n_leads: Sequence[int]) -> dict[int, list[Told]]:
 
 def _tick(told: Told) -> int:
     return told[0]
-
-
-def _known(value: Any) -> float | None:
-    """A number of the model, None where it does not say."""
-    return None if np.isnan(value) else float(value)

@@ -52,7 +52,7 @@ class Signal(Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     kind: Literal["ecg", "pleth", "abp", "resp", "other"]
     unit: Annotated[str, Meta(max_length=16)]
-    gain: Annotated[float, Meta(gt=0, le=1e12)]
+    gain: Annotated[float, Meta(ge=1e-9, le=1e12)]
     baseline: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
 
 

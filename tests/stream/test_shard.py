@@ -1,5 +1,7 @@
 """The shard in one process: the same from any packets, whole after a restart, and nothing made of a gap."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,8 @@ from simulators.patients import Patient
 from stream import checkpoint, wire
 from stream.annotate import Annotated, collect, judge_all
 from stream.shard import Shard, ShardFull
-from stream.transport.sequence import Chunk
+from stream.transport.ingest import BedAccount
+from stream.transport.sequence import Chunk, Ended, Gap, NewEpoch
 from tests.stream.wards import RuleJudge, events_of, found, new_shard, play, told
 
 SCRIPT = [("sinus", 15), ("vt", 8), ("sinus", 12), ("vf", 10), ("sinus", 15), ("asystole", 8), ("sinus", 12)]
@@ -180,6 +183,62 @@ def test_one_bed_too_many_is_refused_by_name() -> None:
     shard.feed(list(events_of(Patient("bed1", [("sinus", 5)]), 5, [250])))
     with pytest.raises(ShardFull, match=r"bed2.*capacity"):
         shard.feed(list(events_of(Patient("bed2", [("sinus", 5)]), 5, [250])))
+
+
+def account(**told: Any) -> BedAccount:
+    usual = BedAccount("bed1", "epoch-1", "test", 0, 250.0, False, {}, 20.0, 0.1, 0.0, 0.1, 0.0, False, False)
+    return usual._replace(**told)
+
+
+@pytest.mark.parametrize(
+    ("code", "stalled", "told"),
+    [
+        ("SIGNAL_LOST", False, {"silent_s": 2.5}),
+        ("STREAM_LATE", False, {"age_ms": 2500.0}),
+        ("CLOCK_UNSYNC", False, {"clock_stepped": True}),
+        ("MODEL_STALLED", True, {}),
+    ],
+)
+def test_a_watchdog_raises_its_technical_alarm_once_and_ends_it(code: str, stalled: bool, told: dict[str, Any]) -> None:
+    shard, _ = new_shard()
+    feed = events_of(Patient("bed1", [("sinus", 30)], seed=1), 30, [250], speed=1.0)
+    for _ in range(5):
+        shard.feed([next(feed)])
+    shard.outbox.unsent()
+    for _ in range(3):
+        shard.watch(stalled, [account(**told)])
+    shard.watch(False, [account()])
+    events = [event for alerts in shard.outbox.unsent() for event in alerts.events]
+    assert [(e.code, e.phase, e.kind) for e in events] == [(code, "start", "technical"), (code, "end", "technical")]
+
+
+def test_a_bed_without_ecg_and_one_of_nothing_but_gaps_hurt_nobody() -> None:
+    shard, clock = new_shard()
+    result = {name: Annotated(name, 250.0, 0) for name in ("bed1", "bed2", "bed3")}
+    pleth = (wire.Signal("Pleth", "pleth", "NU", 100.0),)
+    ones = np.ones((1, 500), np.int16)
+    none = [
+        NewEpoch("bed2", "e", pleth, 250.0, "test", 0.0),
+        *(
+            Chunk("bed2", "e", pleth, 250.0, at, np.ones((1, 500), np.int16), 0, 0, 0, 0, False)
+            for at in range(0, 5000, 500)
+        ),
+        Ended("bed2", "e", 5000),
+    ]
+    ecg = (wire.Signal("II", "ecg", "mV", 200.0),)
+    missing = np.full((1, 5000), wire.MISSING, np.int16)
+    gone = [
+        NewEpoch("bed3", "e", ecg, 2000.0, "test", 0.0),
+        Gap("bed3", "e", 0, 70_000, "test"),
+        Chunk("bed3", "e", ecg, 2000.0, 70_000, missing, 0, 0, 0, 0, False),
+        Gap("bed3", "e", 75_000, 1, "test"),
+        Ended("bed3", "e", 75_001),
+    ]
+    play(shard, clock, [events_of(Patient("bed1", [("sinus", 20)], seed=1), 20, [250]), iter(none), iter(gone)], result)
+    assert len(result["bed1"].beats) > 12
+    assert not result["bed2"].beats
+    assert {event.code for event in result["bed2"].alerts} <= {"LEADS_OFF", "LEARNING"}
+    assert not result["bed3"].beats
 
 
 def test_an_action_is_applied_where_the_bed_is_and_echoed_with_its_sample() -> None:

@@ -1,0 +1,50 @@
+"""The model's answers as messages of the wire."""
+
+from typing import Any, cast
+
+import numpy as np
+
+from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
+from model.segments import FEATURES
+from stream import wire
+from stream.beds import Bed
+from stream.judging import Arrays, Item
+
+_RR_S, _RR_UNKNOWN, _QUALITY = (FEATURES.index(name) for name in ("rr_s", "rr_unknown", "quality"))
+
+
+def beat_message(bed: Bed, item: Item, stamps: wire.Stamps) -> wire.BeatJudgement:
+    """The judgement of a beat; its label is `?` where the model did not answer in time."""
+    assert item.features is not None
+    label: wire.BeatLabel = "?"
+    confidence, gates = 0.0, ()
+    if item.answer is not None:
+        probs = item.answer["probs"]
+        best = int(probs.argmax())
+        label = cast(wire.BeatLabel, BEATS[best])
+        confidence, gates = float(probs[best]), tuple(item.answer["gates"].tolist())
+    rr_ms = 0.0 if item.features[_RR_UNKNOWN] else 1000.0 * float(np.exp(item.features[_RR_S]))
+    return wire.BeatJudgement(
+        bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), label=label, confidence=confidence, rr_ms=rr_ms,
+        gates=gates, quality=float(item.features[_QUALITY]), stamps=stamps,
+    )  # fmt: skip
+
+
+def window_message(bed: Bed, item: Item, answer: Arrays, stamps: wire.Stamps) -> wire.WindowJudgement:
+    """The judgement of a window, with the profile."""
+    rhythms = dict(zip(RHYTHMS, answer["rhythm"].tolist(), strict=True))
+    rhythm = max(rhythms, key=lambda name: rhythms[name])
+    arrhythmia = answer["arrhythmia"]
+    return wire.WindowJudgement(
+        bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), rhythm=rhythm, confidence=rhythms[rhythm],
+        rhythms=rhythms, shockable=float(answer["shockable"]), quality=float(answer["quality"]),
+        rr_ms=_known(answer["rr_ms"]), age_years=_known(answer["age"]), male=_known(answer["male"]),
+        potassium_abnormal=_known(answer["potassium"]),
+        arrhythmia="" if np.isnan(arrhythmia).any() else ARRHYTHMIAS[int(arrhythmia.argmax())],
+        gates=tuple(answer["gates"].tolist()), stamps=stamps,
+    )  # fmt: skip
+
+
+def _known(value: Any) -> float | None:
+    """A number of the model, None where it does not say."""
+    return None if np.isnan(value) else float(value)

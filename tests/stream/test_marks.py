@@ -25,8 +25,8 @@ def window(second: float, rhythm: str) -> WindowJudgement:
 
 def alert(code: str, onset: float, now: float, state: str = "active", number: int = 0) -> AlertEvent:
     return AlertEvent(
-        alert_id=f"{code}{number}", event_id=f"{code}{number}-{state}", seq=0, bed="b", epoch="e", code=code, mdc="", text="",
-        phase="start", state=state, inactivation=(), priority="high", kind="physiological", latching=True,
+        alert_id=f"{code}{number}", event_id=f"{code}{number}-{state}", seq=0, bed="b", epoch="e", code=code, mdc="",
+        text="", phase="start", state=state, inactivation=(), priority="high", kind="physiological", latching=True,
         onset=Moment(round(onset * FS), FS), stream_time=Moment(round(now * FS), FS), emit_time="",
     )  # type: ignore[arg-type]  # fmt: skip
 

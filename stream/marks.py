@@ -21,6 +21,8 @@ RUNS = {"VTACH": "(VT", "NSVT": "(VT", "VENT_RHYTHM": "(IVR", "SVT": "(SVTA"}
 UNREADABLE = frozenset({"LEADS_OFF", "NOISY_ECG", "CANNOT_ANALYZE", "SIGNAL_LOST"})
 HOP_S = 2.0
 STEADY = 2  # windows in a row that make a rhythm
+# VF is over so long before its alarm ends: half the 4 s that the index looks back, 3 s of reports, 3 s of hold.
+LET_GO_S = {"VFIB": 8.0}
 
 
 class Mark(NamedTuple):
@@ -48,8 +50,15 @@ def spans(events: Iterable[AlertEvent], n_samples: int) -> list[Span]:
     for event in events:
         begun.setdefault(event.alert_id, event)
         if event.state != "active" and event.alert_id not in ended:
-            ended[event.alert_id] = event.stream_time.sample
+            ended[event.alert_id] = _over(event)
     return [Span(event.onset.sample, ended.get(alert_id, n_samples), event.code) for alert_id, event in begun.items()]
+
+
+def _over(event: AlertEvent) -> int:
+    """Where the condition was over of which `event` tells the end; one that was cut short is over there."""
+    at, fs = event.stream_time.sample, event.stream_time.fs
+    let_go = LET_GO_S.get(event.code, 0.0) if not event.reason else 0.0
+    return max(event.onset.sample, at - round(let_go * fs))
 
 
 def marks(

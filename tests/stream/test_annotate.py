@@ -1,0 +1,79 @@
+"""`annotate`: recordings in, annotation files and alerts out, the same as a live ward would have given."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import wfdb
+
+from model.datasets import DatasetError
+from model.ec57.beats import compare
+from simulators.patients import Patient
+from stream import annotate
+from stream.wire import AlertEvent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WFDB database of two simulated patients, one of them at 500 Hz, and one that is flat."""
+    folder = tmp_path_factory.mktemp("ward")
+    Patient("vf", [("sinus", 20), ("vf", 20), ("sinus", 20)], seed=4).write(folder, 60)
+    Patient("pvcs", [("sinus", 10, {"pvc_per_min": 12}), ("vt", 10), ("sinus", 40)], seed=5, fs=500.0).write(folder, 60)
+    flat = np.zeros((5000, 1), np.int16)
+    wfdb.wrsamp("flat", 250, ["mV"], ["II"], d_signal=flat, fmt=["16"], adc_gain=[200], baseline=[0], write_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def annotated(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    annotate.annotate(str(folder), out, device="cpu", progress=False)
+    return out
+
+
+def events(path: Path) -> list[AlertEvent]:
+    return [msgspec.json.decode(line, type=AlertEvent) for line in path.read_bytes().splitlines()]
+
+
+def test_beats_stand_at_the_r_peaks_in_the_records_own_samples(folder: Path, annotated: Path) -> None:
+    for name, fs in (("vf", 250), ("pvcs", 500)):
+        truth, found = (wfdb.rdann(str(where / name), ext) for where, ext in ((folder, "atr"), (annotated, "moe")))
+        hits, missed, _ = compare(truth.sample, truth.symbol, found.sample, found.symbol, fs, start_s=5).qrs
+        assert hits > 9 * missed
+        assert set(found.symbol) <= set("NSVFQ+[]~")
+
+
+def test_vf_stands_in_brackets_near_its_true_onset(folder: Path, annotated: Path) -> None:
+    found = wfdb.rdann(str(annotated / "vf"), "moe")
+    onsets = [s / 250 for s, symbol in zip(found.sample, found.symbol, strict=True) if symbol == "["]
+    assert any(18 <= onset <= 26 for onset in onsets)
+    assert "VFIB" in {event.code for event in events(annotated / "vf.alerts.jsonl")}
+
+
+def test_a_record_with_nothing_in_it_has_its_files_too(annotated: Path) -> None:
+    assert not [s for s in wfdb.rdann(str(annotated / "flat"), "moe").symbol if s in "NSVFQ"]
+    assert not [e for e in events(annotated / "flat.alerts.jsonl") if e.code in ("ASYSTOLE", "VFIB")]
+
+
+def test_alerts_name_their_record_and_say_that_they_are_simulated(annotated: Path) -> None:
+    for path in annotated.glob("*.alerts.jsonl"):
+        for event in events(path):
+            assert event.bed == path.name.removesuffix(".alerts.jsonl")
+            assert event.simulated
+            assert event.model_version
+
+
+def test_a_source_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="nowhere"):
+        annotate.annotate(str(tmp_path / "nowhere"), tmp_path / "out", progress=False)
+
+
+@pytest.mark.recordings
+def test_real_records_come_out_well_enough_to_be_looked_at(recordings: Path, tmp_path: Path) -> None:
+    source = recordings / "mitdb" / "208"
+    annotate.annotate(str(source), tmp_path, device="cpu", progress=False)
+    truth, found = wfdb.rdann(str(source), "atr"), wfdb.rdann(str(tmp_path / "208"), "moe")
+    hits, missed, extra = compare(truth.sample, truth.symbol, found.sample, found.symbol, 360).qrs
+    assert hits > 98 * missed
+    assert hits > 98 * extra

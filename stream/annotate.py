@@ -152,7 +152,7 @@ def _events(bed: str, record: datasets.Record) -> Iterator[Event]:
     n = record.digital.shape[1]
     for first in range(0, n, step):
         samples = record.digital[:, first : first + step]
-        yield Chunk(bed, record.name, signals, record.fs, first, samples, 0, 0, 0, 0, False)
+        yield Chunk(bed, record.name, signals, record.fs, first, samples, 0, 0, 0, 0)
     yield Ended(bed, record.name, n)
 
 

@@ -111,7 +111,7 @@ class Ward:
     def __init__(self, network: Network | None = None, ingest: Ingest | None = None, **source: Any) -> None:
         self.clock = Clock()
         self.network = network or Network()
-        self.ingest = ingest or Ingest(refill_s=1.0)
+        self.ingest = ingest or Ingest()
         self.source = Source(
             "source-1", "", socket=self.network, clock_ns=self.clock.source_ns, mono_ns=self.clock.mono_ns, **source
         )  # type: ignore[arg-type]
@@ -138,11 +138,11 @@ class Ward:
     def ended(self, n: int = 1) -> bool:
         return sum(isinstance(event, Ended) for event in self.events) >= n
 
-    def restart(self, state: dict[str, Any], n_events: int, refill_s: float = 1.0) -> None:
+    def restart(self, state: dict[str, Any], n_events: int) -> None:
         """The shard is killed and goes on from `state`, taken when it had had `n_events`."""
         self.network.cut()
         self.network.peer = True
-        self.ingest = Ingest(refill_s=refill_s)
+        self.ingest = Ingest()
         self.ingest.restore(state)
         del self.events[n_events:]
 
@@ -150,7 +150,7 @@ class Ward:
 def checked(events: list[Event], bed: str = "bed-1") -> dict[str, int]:
     """Samples of a bed by fate, after checking that they follow one another without overlap or splice,
     and that each is the sample that it says it is."""
-    fate = {"delivered": 0, "gap": 0, "refill": 0, "epochs": 0}
+    fate = {"delivered": 0, "gap": 0, "epochs": 0}
     epoch, position = "", 0
     for event in events:
         if event.bed != bed:
@@ -163,10 +163,6 @@ def checked(events: list[Event], bed: str = "bed-1") -> dict[str, int]:
         if isinstance(event, Chunk):
             n = event.samples.shape[1]
             assert event.samples.tobytes() == ramp(event.first, n).tobytes()
-            if event.refill:
-                assert event.first + n <= position
-                fate["refill"] += n
-                continue
             assert event.first == position
             position += n
             fate["delivered"] += n

@@ -114,7 +114,7 @@ class ShardRole:
 
     def _afresh(self) -> tuple[Ingest, Shard]:
         own = self._own
-        ingest = Ingest(capacity=own.capacity, gap_timeout_s=own.gap_timeout_s, refill_s=0.0)
+        ingest = Ingest(capacity=own.capacity, gap_timeout_s=own.gap_timeout_s)
         return ingest, Shard(self._name, own.capacity, own.n_leads, self._profile_of, time.time_ns, self._session)
 
     def _profile_of(self, bed: str) -> Profile:

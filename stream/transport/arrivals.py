@@ -22,8 +22,7 @@ class NewEpoch(NamedTuple):
 
 class Chunk(NamedTuple):
     """A run of samples of one bed, starting at sample `first`; `samples`: (signals, n) int16, digital
-    units, read-only. One packet, or several that follow one another; the stamps are the last one's.
-    `refill`: samples from before the checkpoint, which only fill rings again and are judged already."""
+    units, read-only. One packet, or several that follow one another; the stamps are the last one's."""
 
     bed: str
     epoch: str
@@ -35,7 +34,6 @@ class Chunk(NamedTuple):
     device_ns: int
     received_ns: int
     sent_ns: int
-    refill: bool
 
 
 class Gap(NamedTuple):
@@ -76,12 +74,11 @@ class Piece(NamedTuple):
     a: int
     b: int
     received_ns: int
-    refill: bool
 
 
 def follows(piece: Piece, other: object) -> bool:
     """Whether what follows `piece` in its bed may be of one chunk with it."""
-    return type(other) is Piece and other.refill == piece.refill and other.packet.off == piece.packet.off
+    return type(other) is Piece and other.packet.off == piece.packet.off
 
 
 def join(pieces: list[Piece]) -> Chunk:
@@ -97,5 +94,5 @@ def join(pieces: list[Piece]) -> Chunk:
         samples.flags.writeable = False
     return Chunk(
         packet.bed, packet.epoch, packet.signals, packet.rate, packet.first + head.a, samples, packet.off,
-        last.device_ns, pieces[-1].received_ns, last.sent_ns, head.refill,
+        last.device_ns, pieces[-1].received_ns, last.sent_ns,
     )  # fmt: skip

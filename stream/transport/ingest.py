@@ -52,10 +52,9 @@ class Ingest:
     """All sources and beds of one shard.
 
     `capacity`: beds at most. `gap_timeout_s`: wall time after which a hole that nobody fills is
-    declared a gap. `refill_s`: how much of the signal before its checkpoint a restarted shard needs
-    to fill its rings again; sources are told to keep that much more. `queue_packets`: packets that
-    may wait to be taken, all sources together, and `queue_bytes` of samples; credit is given so that
-    there are no more, and what comes all the same is dropped at twice as many and asked for again.
+    declared a gap. `queue_packets`: packets that may wait to be taken, all sources together, and
+    `queue_bytes` of samples; credit is given so that there are no more, and what comes all the same is
+    dropped at twice as many and asked for again.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class Ingest:
         *,
         capacity: int = 64,
         gap_timeout_s: float = 2.0,
-        refill_s: float = 15.0,
         queue_packets: int = 8192,
         queue_bytes: int = 128 << 20,
         session: str | None = None,
@@ -74,7 +72,6 @@ class Ingest:
         self.refused: dict[str, int] = {}
         self._capacity = capacity
         self._gap_timeout_ns = round(gap_timeout_s * SECOND)
-        self._refill_s = refill_s
         self._queue_packets, self._queue_bytes = queue_packets, queue_bytes
         self._sources: dict[bytes, Peer] = {}
         self._n_sessions = 0
@@ -142,15 +139,15 @@ class Ingest:
         return out
 
     def durable(self, bed: str, epoch: str, sample: int) -> None:
-        """The shard's checkpoint on disk holds `bed` up to `sample`: its source may forget what is not
-        needed to refill the rings. The last sample is kept until the epoch has ended, so that a source
-        whose last packets or end are lost goes on offering them."""
+        """The shard's checkpoint on disk holds `bed` up to `sample`: its source may forget what is
+        before. The last sample is kept until the epoch has ended, so that a source whose last packets or
+        end are lost goes on offering them."""
         sequence, source = self._beds.get(bed), self._owner.get(bed)
         if sequence is None:
             return
         taken = sequence.taken
         if not (taken.ended and taken.epoch == epoch and sample >= taken.position):
-            sample = max(0, sample - max(1, round(self._refill_s * sequence.rate)))
+            sample = max(0, sample - 1)
         self._durable[bed] = (epoch, sample)
         if source is not None:
             source.durable[bed] = (epoch, sample)
@@ -162,11 +159,10 @@ class Ingest:
         return {"beds": [bed.state() for bed in self._beds.values() if bed.taken.epoch]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state()` of a shard before. Per bed, the last `refill_s` before its position are
-        asked for too and come as chunks with `refill` set; where the source no longer has them, the
-        first chunk begins later, and that is no gap. No `NewEpoch` comes for an epoch that goes on."""
+        """Go on from `state()` of a shard before: each bed at its position. No `NewEpoch` comes for an epoch that
+        goes on."""
         for entry in state["beds"]:
-            self._beds[entry["bed"]] = Sequence.restored(entry, self._refill_s)
+            self._beds[entry["bed"]] = Sequence.restored(entry)
             self.durable(entry["bed"], entry["epoch"], entry["next"])
 
     def forget(self, bed: str) -> None:
@@ -205,13 +201,6 @@ class Ingest:
             clock_stepped=clock.n_steps > 0 and mono_ns - clock.stepped_mono_ns < STEP_SHOWN_NS,
             waiting=sequence.since is not None,
         )
-
-    def sources(self) -> dict[str, dict[str, int]]:
-        """Per source: packets received and refused, beds, and the steps of its clock."""
-        return {
-            s.name: {"received": s.received, "refused": s.n_refused, "beds": s.n_beds, "clock_steps": s.clock.n_steps}
-            for s in self._sources.values()
-        }
 
     def _wave(self, source: Peer, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
         source.received += 1
@@ -391,9 +380,6 @@ class Ingest:
 
     def _refuse(self, identity: bytes, cause: str, text: str, mono_ns: int) -> None:
         self.refused[cause] = self.refused.get(cause, 0) + 1
-        source = self._sources.get(identity)
-        if source is not None:
-            source.n_refused += 1
         key = (identity, cause)
         if mono_ns - self._told.get(key, -SECOND) >= SECOND:
             if len(self._told) >= MAX_SOURCES:

@@ -45,7 +45,6 @@ class Peer:
         self.seen = 0  # packets of this session that are no longer on their way: came, or were lost
         self.queued = 0  # packets that came and were not taken yet
         self.n_beds = 0
-        self.n_refused = 0
         self.credit = 0  # as last told
         self.acked = -ACK_EVERY_NS
         self.ack_wanted = True

@@ -60,7 +60,7 @@ class Sequence:
         self.end_at: int | None = None
         self.ended = False
         self._any_epoch = False  # the next epoch may be any: those between will not come
-        self.refill_until = 0
+        self._resumed = 0  # where the epoch began, or a restarted shard went on with it
         self.source, self.session, self.speed = "", "", 1.0
         self.device_ns = 0
         self.heard_mono_ns = 0
@@ -81,7 +81,7 @@ class Sequence:
         self.n_received = self.n_accepted = self.n_duplicate = self.n_late = 0
         self.n_reordered = self.n_dropped = self.n_refused = 0
         # Samples that were taken, by fate; `closed` is the length of the epochs before.
-        self.delivered = self.refilled = self.closed = 0
+        self.delivered = self.closed = 0
         self.n_epochs_missed = 0
         self.gaps: dict[str, int] = {}
 
@@ -121,9 +121,8 @@ class Sequence:
     def end(self, message: End, mono_ns: int) -> str | None:
         if message.epoch != self.epoch or self.ended:
             return None
-        known = max(self.next, self.refill_until)
-        if not known <= message.n_samples <= LIMIT:
-            return f"n_samples: {message.n_samples}, but {known} samples have come; send the length of the epoch"
+        if not self.next <= message.n_samples <= LIMIT:
+            return f"n_samples: {message.n_samples}, but {self.next} samples have come; send the length of the epoch"
         self.end_at = message.n_samples
         self._drain()
         self._settle(mono_ns, progress=False)
@@ -188,7 +187,7 @@ class Sequence:
         if self.since is None:
             return False
         if self.n_asked == 0:
-            due = mono_ns - self.since >= (reorder_ns if self.next > self.refill_until else 0)
+            due = mono_ns - self.since >= (reorder_ns if self.next > self._resumed else 0)
         else:
             due = mono_ns - self.asked >= (REASK_NS if self.n_asked < 8 else 8 * REASK_NS)
         if due:
@@ -199,11 +198,6 @@ class Sequence:
     @property
     def pending(self) -> int:
         return len(self._out)
-
-    @property
-    def held(self) -> int:
-        """Packets that wait for a hole to be filled."""
-        return len(self._held) + len(self._successors)
 
     def take(self, into: list[Event]) -> None:
         """Append what is in order to `into`, and enter it in the account."""
@@ -221,11 +215,8 @@ class Sequence:
                     n += pieces[-1].b - pieces[-1].a
                     i += 1
                 into.append(join(pieces))
-                if item.refill:
-                    self.refilled += n
-                else:
-                    self.delivered += n
-                    taken.position += n
+                self.delivered += n
+                taken.position += n
                 continue
             into.append(item)  # type: ignore[arg-type]
             if type(item) is Gap:
@@ -256,7 +247,6 @@ class Sequence:
             "dropped": self.n_dropped,
             "refused": self.n_refused,
             "delivered": self.delivered,
-            "refill": self.refilled,
             "epochs_missed": self.n_epochs_missed,
             "gap": sum(self.gaps.values()),
             **{f"gap.{cause}": n for cause, n in self.gaps.items()},
@@ -273,8 +263,8 @@ class Sequence:
         }  # fmt: skip
 
     @classmethod
-    def restored(cls, state: dict[str, Any], refill_s: float) -> "Sequence":
-        """The sequence that `state` was taken of, its position set back by the refill."""
+    def restored(cls, state: dict[str, Any]) -> "Sequence":
+        """The sequence that `state` was taken of."""
         self = cls(state["bed"])
         taken = self.taken
         self.epoch = taken.epoch = state["epoch"]
@@ -286,16 +276,14 @@ class Sequence:
         self._truth_next = taken.truth_next = state["truth_next"]
         self._closed.extend(state["closed"])
         taken.closed.extend(state["closed"])
-        self.refill_until = self.next = taken.position = state["next"]
-        if not self.ended:
-            self.next = max(0, self.next - round(refill_s * self.rate))
+        self._resumed = self.next = taken.position = state["next"]
         self.seq = None
         counts = dict(state["counts"])
         # Packets that were held went with the process: they come again.
         self.n_received = sum(counts[fate] for fate in ("accepted", "duplicate", "late", "dropped", "refused"))
         self.n_accepted, self.n_duplicate = counts["accepted"], counts["duplicate"]
         self.n_late, self.n_reordered, self.n_dropped = counts["late"], counts["reordered"], counts["dropped"]
-        self.n_refused, self.delivered, self.refilled = counts["refused"], counts["delivered"], counts["refill"]
+        self.n_refused, self.delivered = counts["refused"], counts["delivered"]
         self.gaps = {key.removeprefix("gap."): n for key, n in counts.items() if key.startswith("gap.")}
         self.n_epochs_missed = counts["epochs_missed"]
         self.closed = state["length"]
@@ -359,7 +347,7 @@ class Sequence:
             self.epoch, self.epoch_n, self._any_epoch = packet.epoch, number, False
             self.signals, self.rate = packet.signals, packet.rate
             self.next, self.seq, self.end_at, self.ended = 0, 0, None, False
-            self.refill_until = self._truth_next = 0
+            self._resumed = self._truth_next = 0
             self._losses.clear()
             self._gaps.clear()
             begun = NewEpoch(self.bed, self.epoch, self.signals, self.rate, self.source, self.speed, number)
@@ -370,13 +358,7 @@ class Sequence:
     def _accept(self, packet: Waveform, received_ns: int) -> None:
         """Put a packet that begins at or before `next`, and ends after it, in order."""
         first, n = packet.first, packet.n
-        a = self.next - first
-        split = self.refill_until - first
-        if a < split < n:
-            self._out.append(Piece(packet, a, split, received_ns, True))
-            self._out.append(Piece(packet, split, n, received_ns, False))
-        else:
-            self._out.append(Piece(packet, a, n, received_ns, split >= n))
+        self._out.append(Piece(packet, self.next - first, n, received_ns))
         self.next = first + n
         self.seq = packet.seq + 1
         self.device_ns = packet.device_ns
@@ -388,12 +370,11 @@ class Sequence:
         return len(held) < MAX_HELD and packet.data.nbytes + sum(p.data.nbytes for p in held) <= MAX_HELD_BYTES
 
     def _gap(self, n: int, cause: str) -> None:
-        """Declare the next `n` samples missing; a missing part of a refill is simply not there."""
-        first = max(self.next, self.refill_until)
-        self.next += n
-        if self.next > first:
-            self._out.append(Gap(self.bed, self.epoch, first, self.next - first, cause))
-            self._gaps.append((first, self.next))
+        """Declare the next `n` samples missing."""
+        if n > 0:
+            self._out.append(Gap(self.bed, self.epoch, self.next, n, cause))
+            self._gaps.append((self.next, self.next + n))
+            self.next += n
 
     def _drain(self) -> None:
         """Go on for as long as what is held, or known to be lost, follows `next`."""
@@ -416,7 +397,7 @@ class Sequence:
 
     def _finish(self) -> None:
         self.ended = True
-        self.next = self.end_at = max(self.next, self.refill_until)
+        self.end_at = self.next
         self.n_refused += len(self._held)  # they lie beyond the end
         self._held.clear()
         self._out.append(Ended(self.bed, self.epoch, self.next))

@@ -334,7 +334,7 @@ class ShardThread:
 
     def __init__(self, port: int, state: dict[str, Any] | None, events: list[Event]) -> None:
         self.events = events
-        self.ingest = Ingest(refill_s=0.5)
+        self.ingest = Ingest()
         if state is not None:
             self.ingest.restore(state)
         self.saved: tuple[dict[str, Any], int] = (state or {"beds": []}, len(events))

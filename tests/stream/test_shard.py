@@ -219,7 +219,7 @@ def test_a_bed_without_ecg_and_one_of_nothing_but_gaps_hurt_nobody() -> None:
     ones = np.ones((1, 500), np.int16)
     none = [
         NewEpoch("bed2", "e", pleth, 250.0, "test", 0.0),
-        *(Chunk("bed2", "e", pleth, 250.0, at, ones, 0, 0, 0, 0, False) for at in range(0, 5000, 500)),
+        *(Chunk("bed2", "e", pleth, 250.0, at, ones, 0, 0, 0, 0) for at in range(0, 5000, 500)),
         Ended("bed2", "e", 5000),
     ]
     ecg = (wire.Signal("II", "ecg", "mV", 200.0),)
@@ -227,7 +227,7 @@ def test_a_bed_without_ecg_and_one_of_nothing_but_gaps_hurt_nobody() -> None:
     gone = [
         NewEpoch("bed3", "e", ecg, 2000.0, "test", 0.0),
         Gap("bed3", "e", 0, 70_000, "test"),
-        Chunk("bed3", "e", ecg, 2000.0, 70_000, missing, 0, 0, 0, 0, False),
+        Chunk("bed3", "e", ecg, 2000.0, 70_000, missing, 0, 0, 0, 0),
         Gap("bed3", "e", 75_000, 1, "test"),
         Ended("bed3", "e", 75_001),
     ]

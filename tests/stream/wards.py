@@ -78,7 +78,7 @@ def events_of(
             first += gap[1]
             continue
         off = sum(1 << signal for signal, _, _ in patient.off_spans(first, last - first))
-        yield Chunk(name, "epoch-1", signals, fs, first, patient.render(first, last - first), off, 0, 0, 0, False)
+        yield Chunk(name, "epoch-1", signals, fs, first, patient.render(first, last - first), off, 0, 0, 0)
         first = last
     yield Ended(name, "epoch-1", n)
 

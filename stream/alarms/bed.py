@@ -85,9 +85,11 @@ class BedAlarms:
     def gap(self, first_tick: int, n_ticks: int, decided: int) -> list[AlertEvent]:
         """`n_ticks` from `first_tick` on are missing, found at `decided`."""
         events = self._reach(min(first_tick, decided))
-        self._detectors.nothing_after(first_tick)
+        self._detectors.nothing_between(first_tick, first_tick + n_ticks)
+        self._book.skip(first_tick, first_tick + n_ticks)
         events += self._reach(decided)
         self._detectors.gap(first_tick, n_ticks, decided)
+        self._book.skip(first_tick, first_tick + n_ticks)  # what stands since the gap
         return self._settle(events)
 
     def advance(self, tick: int) -> list[AlertEvent]:

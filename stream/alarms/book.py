@@ -58,6 +58,14 @@ class Book:
         if self.timers.pop(name, None) == self.due:
             self.due = min(self.timers.values(), default=NEVER)
 
+    def skip(self, first: int, end: int) -> None:
+        """No tick from `first` up to `end` is there: what repeats goes on after it, on its own grid, so a
+        long gap costs no more than a short one."""
+        for name, tick in list(self.timers.items()):
+            every = TICK_HZ if name == "numeric" else CONTINUE_TICKS if name.startswith("continue ") else 0
+            if every and first <= tick < end:
+                self.arm(name, tick + -((tick - end) // every) * every)
+
     def run(self, before: int, fire: Callable[[str, int], None]) -> None:
         """Fire the timers that are due before tick `before`, in order, each at its own tick."""
         while self.due < before:

@@ -149,8 +149,10 @@ class Detectors:
             if self.inop and self.good >= STEADY_REPORTS:
                 self._clear_inop(at)
 
-    def nothing_after(self, first: int) -> None:
+    def nothing_between(self, first: int, end: int) -> None:
         """No silence, and no VF, can be told from ticks that are not there."""
+        self.last = -1
+        self.base = self.valid_since = max(self.valid_since, end)
         for name in ("asystole", "pause", "vf"):
             if self.book.timers.get(name, -1) >= first:
                 self.book.disarm(name)
@@ -162,8 +164,6 @@ class Detectors:
         self.log.append((at, "gap" if n >= SHORT_GAP_TICKS else "break", end, first))
         self.book.trigger("SIGNAL_LOST", first, at, n / TICK_HZ)
         self.book.arm("end SIGNAL_LOST", max(self.book.timers["end SIGNAL_LOST"], end + 5 * TICK_HZ))
-        self.last = -1
-        self.base = self.valid_since = max(self.valid_since, end)
         self.bad, self.good = ["", 0, 0], 0
         if n >= SHORT_GAP_TICKS:
             self._stop(at, "inop")

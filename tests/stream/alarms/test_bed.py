@@ -383,6 +383,31 @@ def test_ids_are_those_of_bed_epoch_code_and_onset() -> None:
         assert event.event_id.startswith(f"{event.alert_id}-{event.seq}")
 
 
+@pytest.mark.parametrize("found_late", [False, True])
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_a_gap_of_days_costs_no_more_than_a_short_one(found_late: bool, pieces: int) -> None:
+    player = Player({"AFIB": {"enabled": False}})
+    player.quality([0, 1], 2)
+    player.act("alarms_off", until_s=86400)
+    player.alarms.take_numerics()
+    first, n = player.now, 10**8
+    end = first + n
+    seen = len(player.events)
+    for i in range(pieces):
+        part, rest = first + n * i // pieces, first + n * (i + 1) // pieces
+        player.take(player.alarms.gap(part, rest - part, rest if found_late else part))
+    player.to(end)
+    assert len(player.events) - seen < 8 * pieces and player.patient_codes() == []
+    assert player.alarms.take_numerics() == []
+    assert [event for event in player.events[seen:] if event.phase == "continue"] == []
+    player.to(end + ticks(70))
+    assert [n.at.sample for n in player.alarms.take_numerics()] == [-(-end // 250) * 250 + 250 * i for i in range(70)]
+    for code in ("LEAD_OFF", "SOME_ALARMS_OFF"):
+        (told,) = [event for event in player.of(code, "continue") if event.stream_time.sample >= end]
+        since = told.stream_time.sample - player.of(code, "start")[0].stream_time.sample
+        assert since % ticks(60) == 0
+
+
 # Determinism ----------------------------------------------------------------------------------------------------------
 
 Call = tuple[int, str, tuple[Any, ...]]  # the tick at which a clock has it, method, arguments

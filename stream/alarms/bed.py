@@ -46,19 +46,19 @@ class BedAlarms:
                  "epoch", "fs", "next_due")
     # fmt: on
 
-    def __init__(self, bed: str, epoch: str, fs: float, profile: Profile | None = None, first_tick: int = 0) -> None:
+    def __init__(self, bed: str, epoch: str, fs: float, profile: Profile | None = None) -> None:
         profile = profile or Profile()
         self.bed, self.epoch, self.fs = bed, epoch, fs
-        self._life = LifeCycle(bed, epoch, fs, first_tick)
-        self._book = Book(profile, first_tick)
-        self._detectors = Detectors(self._book, first_tick)
-        self._judgements = Judgements(profile, first_tick)
+        self._life = LifeCycle(bed, epoch, fs)
+        self._book = Book(profile)
+        self._detectors = Detectors(self._book)
+        self._judgements = Judgements(profile)
         self._actions: list[tuple[int, Action]] = []  # given back after a restart, not yet due
         self._seen: deque[str] = deque(maxlen=ACTIONS_KEPT)  # actions that came: given back twice, done once
         self._numerics: list[Numeric] = []
         self._off = ""  # the alarms that are switched off, as told
-        self._book.arm("numeric", (first_tick // TICK_HZ + 1) * TICK_HZ)
-        self._tell_off(first_tick)
+        self._book.arm("numeric", TICK_HZ)
+        self._tell_off(0)
         self._plan()
 
     # The detector's clock.
@@ -103,7 +103,8 @@ class BedAlarms:
     ) -> list[AlertEvent]:
         """The model's judgement of the beat at `at`, which needed the signal up to `ready`.
 
-        `form`: number of its ventricular template, from 1, where that is known. `rr_ms` is not needed:
+        `form`: number of its ventricular template, from 1, where that is known; without it there is no
+        MULTIFORM_PVC. `rr_ms` is not needed:
         intervals are taken from `at`."""
         self._judgements.add(ready, BEAT, at, (label, float(confidence), form))
         return self._settle([])
@@ -156,10 +157,6 @@ class BedAlarms:
         """The numerics since the last call, one for each second of sample time."""
         taken, self._numerics = self._numerics, []
         return taken
-
-    def standing(self) -> list[AlertEvent]:
-        """All alerts that are active or latched, as `continue` events: for who comes after a restart."""
-        return self._life.standing()
 
     def close(self, tick: int, reason: str = "epoch over") -> list[AlertEvent]:
         """The epoch is over at `tick`: every condition ends. A red that nobody has acknowledged stays

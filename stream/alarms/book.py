@@ -36,9 +36,9 @@ class Book:
 
     __slots__ = ("active", "clock", "due", "onsets", "out", "profile", "timers")
 
-    def __init__(self, profile: Profile, first_tick: int = 0) -> None:
+    def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self.clock = first_tick
+        self.clock = 0
         self.active: dict[str, list[Any]] = {}  # code: [onset, worst value]
         self.onsets: dict[str, int] = {}  # code: its newest onset, since no two episodes may share one
         self.timers: dict[str, int] = {}

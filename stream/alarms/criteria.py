@@ -51,13 +51,13 @@ class Detectors:
         "vf_onset",
     )
 
-    def __init__(self, book: Book, first_tick: int = 0) -> None:
+    def __init__(self, book: Book) -> None:
         self.book = book
         self.log: list[tuple[int, str, Any, int]] = []
         self.heart = HeartRate()
         self.last = -1  # newest R peak since the signal is continuous, else -1
-        self.base = first_tick  # where the silence now going on began, at the latest
-        self.valid_since = first_tick
+        self.base = 0  # where the silence now going on began, at the latest
+        self.valid_since = 0
         self.learning = True
         self.learnt = 0
         self.inop = ""  # off, noisy or nothing
@@ -71,7 +71,7 @@ class Detectors:
         self.pausing = -1  # the beat after which a pause was raised by its timer
         self.rate_high = RateLimits(book, "HR_HIGH", "X_TACHY", 1)
         self.rate_low = RateLimits(book, "HR_LOW", "X_BRADY", -1)
-        self._learn(first_tick, first_tick)
+        self._learn(0, 0)
         self._time_silence()
 
     def beat(self, at: int, decided: int) -> None:

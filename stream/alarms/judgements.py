@@ -27,12 +27,12 @@ class Judgements:
     __slots__ = ("beats", "book", "inop", "learning", "log", "pending", "rhythms", "runs", "tick", "vf")
     # fmt: on
 
-    def __init__(self, profile: Profile, first_tick: int = 0) -> None:
-        self.book = Book(profile, first_tick)
+    def __init__(self, profile: Profile) -> None:
+        self.book = Book(profile)
         self.runs, self.rhythms = Runs(self.book), Rhythms(self.book)
         self.pending: list[tuple[int, int, int, tuple[Any, ...]]] = []  # ready, kind, at, what
         self.log: deque[tuple[int, str, Any, int]] = deque()
-        self.tick = first_tick - 1  # all that is ready by this tick has come
+        self.tick = -1  # all that is ready by this tick has come
         self.inop, self.learning, self.vf = False, True, False  # the detector's side as of this clock
         self.beats: deque[int] = deque(maxlen=BEATS_KEPT)
 

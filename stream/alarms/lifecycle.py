@@ -29,14 +29,14 @@ class LifeCycle:
 
     __slots__ = ("alerts", "bed", "chains", "clock", "due", "epoch", "fs", "number", "onsets", "until")
 
-    def __init__(self, bed: str, epoch: str, fs: float, first_tick: int = 0) -> None:
+    def __init__(self, bed: str, epoch: str, fs: float) -> None:
         self.bed, self.epoch, self.fs = bed, epoch, fs
         self.alerts: dict[str, Alert] = {}  # "side code": its alert, active or latched
         self.chains = Chains()
         self.until: dict[str, int] = {}  # the pauses that are on, and the tick at which each ends by itself
         self.number = 0
         self.onsets: dict[str, int] = {}  # newest onset of each alert that no book keeps
-        self.clock = first_tick
+        self.clock = 0
         self.due = NEVER
 
     def apply(self, side: Side, decisions: Sequence[Decision], profile: Profile) -> list[AlertEvent]:
@@ -95,10 +95,6 @@ class LifeCycle:
         earliest = self.onsets.get(key, -TICK_HZ) + math.ceil(TICK_HZ / self.fs)
         self.onsets[key] = max(tick, earliest)
         return self.onsets[key]
-
-    def standing(self) -> list[AlertEvent]:
-        """All alerts that are active or latched, as `continue`, with their marks: for after a restart."""
-        return [alert.marked("continue", "latched" if alert.latched else "active") for alert in self.alerts.values()]
 
     def inherit(self, before: "LifeCycle") -> None:
         """Take over what an earlier epoch of the bed left latched, which only an operator resets, and

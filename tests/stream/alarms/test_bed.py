@@ -320,15 +320,6 @@ def test_what_lasts_is_told_again_every_minute() -> None:
     assert again == [ticks(60), ticks(120), ticks(180)]
 
 
-def test_standing_alerts_can_be_told_again_after_a_restart() -> None:
-    player = Player()
-    player.beats("V" * 6 + "N" * 20, 0.5)
-    player.wait(6)
-    told = {event.code: event for event in player.alarms.standing()}
-    assert {code: event.state for code, event in told.items()} == {"VTACH": "latched", "ASYSTOLE": "active"}
-    assert all(event.phase == "continue" for event in told.values())
-
-
 def test_the_end_of_an_epoch_ends_conditions_and_hands_on_what_is_latched() -> None:
     player = Player()
     player.beats("V" * 6 + "N" * 20, 0.5)
@@ -339,7 +330,7 @@ def test_the_end_of_an_epoch_ends_conditions_and_hands_on_what_is_latched() -> N
     assert {e.code for e in last_of_each(player.events).values() if e.state == "active"} == set()
     after = BedAlarms("bed-1", "epoch-2", 360.0)
     after.inherit(player.alarms)
-    assert [event.code for event in after.standing()] == ["VTACH"]
+    assert [alert["code"] for alert in after.state()["life"]["alerts"].values()] == ["VTACH"]
     events = after.action(wire.Action(id="y", bed="bed-1", kind="acknowledge", who="nurse", at_ns=1), 0)
     reset = next(event for event in events if event.code == "VTACH")
     assert (reset.phase, reset.epoch, reset.onset.fs) == ("reset", "epoch-1", 250.0)

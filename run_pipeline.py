@@ -218,8 +218,11 @@ def annotate(source: str, out: Path, weights: Path | None, device: str, threads:
 
     log.configure("annotate", "warning")
     done = annotator.annotate(source, out, weights=weights, device=device, progress=sys.stderr.isatty())
-    n_beats, n_alerts = (sum(len(getattr(one, what)) for one in done) for what in ("beats", "alerts"))
-    click.echo(f"{len(done)} records, {n_beats} beats, {n_alerts} alert events: {out}")
+    for line in done.refused:
+        click.echo(f"wardbeat: {line}", err=True)
+    n_beats, n_alerts = (sum(len(getattr(one, what)) for one in done.records) for what in ("beats", "alerts"))
+    click.echo(f"{len(done.records)} records, {n_beats} beats, {n_alerts} alert events: {out}")
+    sys.exit(1 if done.refused else 0)
 
 
 @main.command(epilog="Example: RECORDINGS=recordings python run_pipeline.py evaluate mitdb --json mitdb.json")

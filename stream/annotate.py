@@ -4,9 +4,11 @@ The shard, the model and the alarms are those of a live ward; only the sockets a
 Records go side by side, as beds of one shard.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,7 +24,6 @@ from stream.transport.sequence import Chunk, Ended, Event, NewEpoch
 
 N_BEDS = 32
 N_LEADS = 4
-MAX_BATCH = 128
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01 UTC: where the virtual clock starts
 
 
@@ -39,6 +40,13 @@ class Annotated:
     alerts: list[wire.AlertEvent] = field(default_factory=list)
 
 
+class Done(NamedTuple):
+    """What came of a source: the records that were annotated, and why others were not, a line each."""
+
+    records: list[Annotated]
+    refused: list[str]
+
+
 def annotate(
     source: str,
     out: Path,
@@ -46,38 +54,39 @@ def annotate(
     weights: Path | None = None,
     device: str | None = None,
     progress: bool = True,
-) -> list[Annotated]:
+) -> Done:
     """Annotate every record of `source` and write RECORD.moe and RECORD.alerts.jsonl to `out`.
 
-    Raises DatasetError for a source or record that cannot be read, WeightsError for weights that do not fit."""
-    paths = datasets.find(source)
-    out.mkdir(parents=True, exist_ok=True)
-    results = []
-    with tqdm(total=sum(_seconds(path) for path in paths), unit="s", desc="signal", disable=not progress) as bar:
-        for result in annotated(paths, Judge.load(weights, device), bar):
-            write(result, out)
-            results.append(result)
-    return results
+    A record that cannot be read is passed over, and told. Raises DatasetError where the source is not found or none
+    of it can be read, WeightsError for weights that do not fit."""
+    paths = _by_name(datasets.find(source))
+    judge = Judge.load(weights, device)
+    done = Done([], [])
+    with tqdm(total=len(paths), unit="record", disable=not progress) as bar:
+        for at in range(0, len(paths), N_BEDS):
+            records = {}
+            for name, path in list(paths.items())[at : at + N_BEDS]:
+                try:
+                    records[name] = datasets.read(path)
+                except datasets.DatasetError as error:
+                    done.refused.append(str(error))
+            out.mkdir(parents=True, exist_ok=True)
+            for result in run(records, judge):
+                write(result, out)
+                done.records.append(result)
+            bar.update(N_BEDS)
+    if not done.records:
+        raise datasets.DatasetError("\n".join(done.refused))
+    return done
 
 
-def annotated(paths: Sequence[Path], judge: Judge, bar: "tqdm[None] | None" = None) -> Iterator[Annotated]:
-    """What is found in each record, in the order of `paths`, `N_BEDS` records side by side."""
-    for at in range(0, len(paths), N_BEDS):
-        yield from run([datasets.read(path) for path in paths[at : at + N_BEDS]], judge, bar)
-
-
-def run(records: Sequence[datasets.Record], judge: Judge, bar: "tqdm[None] | None" = None) -> list[Annotated]:
-    """What is found in records that go side by side."""
+def run(records: Mapping[str, datasets.Record], judge: Judge) -> list[Annotated]:
+    """What is found in records, by name, that go side by side."""
     clock = VirtualClock()
-    shard = Shard("annotate", len(records), N_LEADS, lambda bed: Profile(), clock, "annotate")
+    shard = Shard("annotate", max(1, len(records)), N_LEADS, lambda bed: Profile(), clock, "annotate")
     shard.model_version = judge.version
-    names = [record.name for record in records]
-    if len(set(names)) < len(names):  # records of several folders may share a name
-        names = [f"{record.path.parent.name}-{record.name}" for record in records]
-    beds = {
-        name: Annotated(name, record.fs, record.digital.shape[1]) for name, record in zip(names, records, strict=True)
-    }
-    feeds = [_events(name, record) for name, record in zip(names, records, strict=True)]
+    beds = {name: Annotated(name, record.fs, record.digital.shape[1]) for name, record in records.items()}
+    feeds = [_events(name, record) for name, record in records.items()]
     while feeds:
         events = [(feed, next(feed, None)) for feed in feeds]
         feeds = [feed for feed, event in events if event is not None]
@@ -85,8 +94,6 @@ def run(records: Sequence[datasets.Record], judge: Judge, bar: "tqdm[None] | Non
         judge_all(shard, judge, clock)
         collect(shard, beds)
         clock.ns += round(MAX_CHUNK_S * 1e9)
-        if bar is not None:
-            bar.update(sum(e.samples.shape[1] / e.rate for _, e in events if isinstance(e, Chunk)))
     return list(beds.values())
 
 
@@ -104,19 +111,20 @@ def judge_all(shard: Shard, judge: Judge, now_ns: VirtualClock) -> None:
     """Answer all that the shard wants judged, until it wants no more."""
     while works := shard.work():
         for work in works:
-            arrays = {name: tensor.array() for name, tensor in work.arrays.items()}
-            for at in range(0, work.n, MAX_BATCH):
-                part = {name: array[at : at + MAX_BATCH] for name, array in arrays.items()}
-                answers = getattr(judge, f"{work.kind}s")(**part)
-                shard.answer(
-                    wire.Judged(
-                        kind=work.kind,
-                        ids=wire.Tensor.of(np.arange(at, min(at + MAX_BATCH, work.n)) + work.first_id),
-                        arrays={name: wire.Tensor.of(array) for name, array in answers.items()},
-                        batched_ns=now_ns(),
-                        judged_ns=now_ns(),
-                    )
-                )
+            shard.answer(answers_to(work, judge, now_ns()))
+
+
+def answers_to(work: wire.Work, judge: Judge, now_ns: int) -> wire.Judged:
+    """What a worker would answer to a block."""
+    arrays = {name: tensor.array() for name, tensor in work.arrays.items()}
+    answers = getattr(judge, f"{work.kind}s")(**arrays)
+    return wire.Judged(
+        kind=work.kind,
+        ids=wire.Tensor.of(np.arange(work.first_id, work.first_id + work.n)),
+        arrays={name: wire.Tensor.of(array) for name, array in answers.items()},
+        batched_ns=now_ns,
+        judged_ns=now_ns,
+    )
 
 
 def collect(shard: Shard, beds: dict[str, Annotated]) -> None:
@@ -156,6 +164,7 @@ def _events(bed: str, record: datasets.Record) -> Iterator[Event]:
     yield Ended(bed, record.name, n)
 
 
-def _seconds(path: Path) -> float:
-    about = datasets.info(path)
-    return about.n / about.fs
+def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """A name for each record: its own, with its folder where records of several folders share one."""
+    shared = {name for name, n in Counter(path.name for path in paths).items() if n > 1}
+    return {f"{path.parent.name}-{path.name}" if path.name in shared else path.name: path for path in paths}

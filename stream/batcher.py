@@ -12,7 +12,7 @@ After Triton's dynamic batcher and mosec's `get_batch`; the classes with ageing 
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,14 @@ class Batch:
     waited_ns: int
 
 
+class _Key(NamedTuple):
+    """What shares a batch: one class, one kind, arrays of the same names and shapes (shards may differ in version)."""
+
+    urgency: int
+    kind: Kind
+    form: tuple[Any, ...]
+
+
 class Batcher:
     """Blocks in, batches out; the monotonic time (ns) is passed in."""
 
@@ -68,8 +76,8 @@ class Batcher:
         self.max_batch = max_batch
         self._max_wait_ns = round(max_wait_s * 1e9)
         self._ageing_ns = max(1, round(ageing_s * 1e9))
-        self._queues: dict[tuple[int, Kind], deque[Block]] = {}
-        self._n: dict[tuple[int, Kind], int] = {}
+        self._queues: dict[_Key, deque[Block]] = {}
+        self._n: dict[_Key, int] = {}
         self._urgent_streak = 0
 
     def __len__(self) -> int:
@@ -81,7 +89,8 @@ class Batcher:
         for name, array in arrays.items():
             if array.ndim == 0 or array.shape[0] != work.n:
                 raise WireError("field", f"arrays.{name}: shape {array.shape} for {work.n} items; send a row for each")
-        key = (work.urgency, work.kind)
+        form = tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in arrays.items()))
+        key = _Key(work.urgency, work.kind, form)
         self._queues.setdefault(key, deque()).append(
             Block(shard, work.kind, work.urgency, work.first_id, work.n, arrays, now_ns)
         )
@@ -108,25 +117,25 @@ class Batcher:
             dropped += gone
         return dropped
 
-    def _first(self, now_ns: int) -> tuple[int, Kind] | None:
+    def _first(self, now_ns: int) -> _Key | None:
         """The queue to serve: by class, then by age of its head.
 
         A calm block rises among the beats as it ages, never among the urgent; and after
         `URGENT_STREAK` urgent batches in a row one other is served, so that none starves.
         """
         waiting = [key for key, queue in self._queues.items() if queue]
-        others = [key for key in waiting if key[0] != URGENT]
+        others = [key for key in waiting if key.urgency != URGENT]
         if others and self._urgent_streak >= URGENT_STREAK:
             waiting = others
 
-        def rank(key: tuple[int, Kind]) -> tuple[int, int]:
+        def rank(key: _Key) -> tuple[int, int]:
             arrived_ns = self._queues[key][0].arrived_ns
             risen = (now_ns - arrived_ns) // self._ageing_ns
-            return (key[0] if key[0] <= BEAT else max(BEAT, key[0] - risen)), arrived_ns
+            return (key.urgency if key.urgency <= BEAT else max(BEAT, key.urgency - risen)), arrived_ns
 
         return min(waiting, key=rank, default=None)
 
-    def _form(self, key: tuple[int, Kind], waited_ns: int) -> Batch:
+    def _form(self, key: _Key, waited_ns: int) -> Batch:
         queue = self._queues[key]
         slices: list[Slice] = []
         parts: list[Arrays] = []
@@ -142,6 +151,8 @@ class Batcher:
             if block.taken == block.n:
                 queue.popleft()
         self._n[key] -= n
-        self._urgent_streak = self._urgent_streak + 1 if key[0] == URGENT else 0
+        if not queue:  # a form that comes no more leaves nothing behind
+            del self._queues[key], self._n[key]
+        self._urgent_streak = self._urgent_streak + 1 if key.urgency == URGENT else 0
         arrays = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-        return Batch(key[1], n, arrays, tuple(slices), waited_ns)
+        return Batch(key.kind, n, arrays, tuple(slices), waited_ns)

@@ -14,6 +14,10 @@ from stream.transport.sequence import Chunk
 Floats = npt.NDArray[np.float32]
 
 
+KEPT = ("name", "epoch", "fs", "live", "ended", "closed", "n_samples", "n_unjudged", "n_beats", "n_windows")
+"""What a checkpoint keeps of a bed beside its signals and alarms."""
+
+
 @dataclass(slots=True)
 class Bed:
     """One bed. `leads`: which signals are analysed; `live`: at the speed of life, not a faster replay; `ended`: the
@@ -33,6 +37,9 @@ class Bed:
     ended: bool = False
     closed: bool = False
     technical: set[str] = field(default_factory=set)
+    ended_ns: int = 0
+    n_samples: int = 0
+    n_unjudged: int = 0
     n_beats: int = 0
     n_windows: int = 0
 

@@ -17,11 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 from model.segments import HOP_TICKS, N_FEATURES, TOKEN_BEATS, TOKEN_HOPS
-from stream.wire import BEAT, CALM, URGENT, Judged, Kind, Stamps, Tensor, Work, decode, encode
+from stream.wire import BEAT, CALM, URGENT, Judged, Kind, Stamps, Tensor, WireError, Work, decode, encode
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 Rows = npt.NDArray[np.int64]
+
+
+MAX_BLOCK = 128  # items in one message: windows, the largest, stay well below the wire's limit
+ANSWER = {
+    "beat": {"probs", "token", "gates"},
+    "hop": {"token"},
+    "window": {
+        "rhythm", "shockable", "quality", "rr_ms", "age", "male", "potassium", "arrhythmia", "gates",
+    },
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -59,7 +69,7 @@ class Judging:
         self._queues = [_Queue() for _ in range(n_rows)]
         self._items: dict[int, Item] = {}
         self._next_id = 0
-        self._unsent: list[Work] = []
+        self._unsent: dict[int, Work] = {}
         self._unanswered: dict[int, tuple[Work, set[int]]] = {}
         self._work_of: dict[int, int] = {}
         self._n_rows = n_rows
@@ -84,22 +94,25 @@ class Judging:
 
     def work(self) -> list[Work]:
         """Blocks that have not been sent yet."""
-        unsent, self._unsent = self._unsent, []
-        return unsent
+        unsent, self._unsent = self._unsent, {}
+        return list(unsent.values())
 
     def oldest_ns(self) -> int | None:
         """When the oldest block not fully answered was queued (UTC, ns); None where all are answered."""
         return min((work.queued_ns for work, _ in self._unanswered.values()), default=None)
 
     def send_again(self) -> list[Work]:
-        """Every block not fully answered: for a worker that is new."""
-        self._unsent = []
+        """Every block not fully answered: for a worker that is new, or that has lost them."""
+        self._unsent = {}
         return [work for work, _ in self._unanswered.values()]
 
     def accept(self, judged: Judged) -> None:
-        """Take in answers; those that nobody waits for any more are passed over."""
+        """Take in answers; those that nobody waits for any more are passed over.
+
+        Raises WireError for answers without the arrays that their kind has, or without a row for each item."""
         ids = judged.ids.array()
         arrays = {name: tensor.array() for name, tensor in judged.arrays.items()}
+        _check(judged.kind, ids, arrays)
         for i, item_id in enumerate(ids.tolist()):
             item = self._items.get(item_id)
             if item is None or item_id not in self._work_of:
@@ -188,20 +201,21 @@ class Judging:
             ids = set(range(work.first_id, work.first_id + work.n)) & waiting
             self._unanswered[work.first_id] = (work, ids)
             self._work_of.update(dict.fromkeys(ids, work.first_id))
-            self._unsent.append(work)
+            self._unsent[work.first_id] = work
         self._touched = set(range(self._n_rows))
         self._hop_tokens, self._hop_numbers = state["hop_tokens"], state["hop_numbers"]
         self._beat_tokens, self._beat_features = state["beat_tokens"], state["beat_features"]
         self._beat_ticks, self._n_beats = state["beat_ticks"], state["n_beats"]
 
     def _send(self, kind: Kind, items: Sequence[Item], arrays: Arrays) -> list[tuple[int, Item]]:
-        """One block of the urgent items and one of the others; the items with their ids."""
+        """Blocks of the urgent items and of the others; the items with their ids."""
         new: list[tuple[int, Item]] = []
         for urgent in (True, False):
             chosen = [i for i, item in enumerate(items) if item.urgent == urgent]
-            if chosen:
-                part = arrays if len(chosen) == len(items) else {name: a[chosen] for name, a in arrays.items()}
-                new += self._send_block(kind, urgent, [items[i] for i in chosen], part)
+            for at in range(0, len(chosen), MAX_BLOCK):
+                block = chosen[at : at + MAX_BLOCK]
+                part = arrays if len(block) == len(items) else {name: a[block] for name, a in arrays.items()}
+                new += self._send_block(kind, urgent, [items[i] for i in block], part)
         return new
 
     def _send_block(self, kind: Kind, urgent: bool, items: Sequence[Item], arrays: Arrays) -> list[tuple[int, Item]]:
@@ -215,7 +229,7 @@ class Judging:
             arrays={name: Tensor.of(array) for name, array in arrays.items()},
             queued_ns=max(item.stamps.queued for item in items),
         )
-        self._unsent.append(work)
+        self._unsent[ids.start] = work
         self._unanswered[ids.start] = (work, set(ids))
         self._items.update(zip(ids, items, strict=True))
         self._work_of.update(dict.fromkeys(ids, ids.start))
@@ -227,6 +241,7 @@ class Judging:
         missing.discard(item_id)
         if not missing:
             del self._unanswered[first_id]
+            self._unsent.pop(first_id, None)
 
     def _stage(self) -> None:
         """Give tokens to the caches in order; stop each row at a hop to send its window with the cache as it is."""
@@ -259,8 +274,7 @@ class Judging:
     def _cache_beat(self, item: Item) -> None:
         assert item.answer is not None
         token = item.answer["token"]
-        if self._beat_tokens is None:
-            self._beat_tokens = np.zeros((self._n_rows, TOKEN_BEATS, token.size), np.float32)
+        self._beat_tokens = self._fitting(self._beat_tokens, TOKEN_BEATS, token.size)
         slot = self._n_beats[item.row] % TOKEN_BEATS
         self._beat_tokens[item.row, slot] = token
         self._beat_features[item.row, slot] = item.features
@@ -270,11 +284,18 @@ class Judging:
     def _cache_hop(self, item: Item) -> None:
         assert item.answer is not None
         token = item.answer["token"]
-        if self._hop_tokens is None:
-            self._hop_tokens = np.zeros((self._n_rows, TOKEN_HOPS, token.size), np.float32)
+        self._hop_tokens = self._fitting(self._hop_tokens, TOKEN_HOPS, token.size)
         number = item.at // HOP_TICKS
         self._hop_tokens[item.row, number % TOKEN_HOPS] = token
         self._hop_numbers[item.row, number % TOKEN_HOPS] = number
+
+    def _fitting(self, tokens: Array | None, n: int, width: int) -> Array:
+        """The cache, or an empty one where tokens have another width: other weights do not know the old ones."""
+        if tokens is not None and tokens.shape[2] == width:
+            return tokens
+        if tokens is not None:
+            self.reset(np.arange(self._n_rows))
+        return np.zeros((self._n_rows, n, width), np.float32)
 
     def _window_arrays(self, windows: Iterable[Item]) -> Arrays:
         """The caches of the rows as they are now, oldest first, with masks of what is there and recent."""
@@ -285,8 +306,8 @@ class Judging:
         assert self._hop_tokens is not None
         order = (self._n_beats[rows][:, None] + np.arange(TOKEN_BEATS)) % TOKEN_BEATS
         ticks = self._beat_ticks[rows[:, None], order]
-        if self._beat_tokens is None:  # no beat was judged yet; its tokens are as long as a hop's
-            self._beat_tokens = np.zeros((self._n_rows, TOKEN_BEATS, self._hop_tokens.shape[2]), np.float32)
+        # Where no beat was judged yet: its tokens are as long as a hop's.
+        self._beat_tokens = self._fitting(self._beat_tokens, TOKEN_BEATS, self._hop_tokens.shape[2])
         return {
             "hop_tokens": self._hop_tokens[rows[:, None], hop_slots],
             "hop_mask": (self._hop_numbers[rows[:, None], hop_slots] == numbers) & (numbers >= 0),
@@ -294,3 +315,12 @@ class Judging:
             "beat_features": self._beat_features[rows[:, None], order],
             "beat_mask": (ticks > (ends - TOKEN_HOPS * HOP_TICKS)[:, None]) & (ticks <= ends[:, None]),
         }
+
+
+def _check(kind: Kind, ids: Array, arrays: Arrays) -> None:
+    missing = ANSWER[kind] - arrays.keys()
+    if missing:
+        raise WireError("field", f"arrays: {kind} answers lack {sorted(missing)}; use a worker of this version")
+    for name, array in arrays.items():
+        if array.ndim == 0 or array.shape[0] != ids.size:
+            raise WireError("field", f"arrays.{name}: shape {array.shape} for {ids.size} items; send a row for each")

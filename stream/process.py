@@ -59,9 +59,13 @@ def bind(kind: int, setting: str, address: str) -> zmq.Socket[bytes]:
     return socket
 
 
-def connect(address: str) -> zmq.Socket[bytes]:
-    """A DEALER connected to `address`; it reconnects by itself and is never waited for."""
+def connect(address: str, identity: str = "") -> zmq.Socket[bytes]:
+    """A DEALER connected to `address`; it reconnects by itself and is never waited for.
+
+    `identity`: what it is known by again after a broken connection; without, it is a stranger then."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    if identity:
+        socket.setsockopt(zmq.ROUTING_ID, identity.encode())
     socket.setsockopt(zmq.LINGER, 200)
     socket.setsockopt(zmq.SNDHWM, MAX_WAITING_MESSAGES)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)

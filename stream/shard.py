@@ -22,7 +22,7 @@ from stream.alarms.bed import BedAlarms
 from stream.alarms.book import NEVER
 from stream.alarms.conditions import Profile, ProfileError
 from stream.analysis import MAX_CHUNK_S, TICKS_PER_S, Analysis, Findings
-from stream.beds import Bed
+from stream.beds import KEPT, Bed
 from stream.judging import Item, Judging
 from stream.messages import beat_message, window_message
 from stream.outbox import Outbox
@@ -32,6 +32,8 @@ from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch, TruthS
 log = structlog.get_logger()
 
 FORGO_TICKS = 30 * TICKS_PER_S  # a live bed waits no longer for the model; a replay waits for ever
+EPOCH_WAIT_NS = 1_000_000_000  # so long a live bed's new epoch may wait for the old one's judgements
+MAX_MV = 1000.0
 SIGNAL_LOST_S = 2.0
 STREAM_LATE_MS = 2000.0
 
@@ -65,33 +67,30 @@ class Shard:
         self._profile_of, self._now_ns = profile_of, now_ns
         self._analysis = Analysis(capacity, n_leads)
         self._rows: list[Bed] = []
-        self._held: dict[str, deque[Event]] = {}
 
     def feed(self, events: Iterable[Event]) -> None:
         """Take events of any beds, each bed's in order. Raises ShardFull for a bed too many."""
-        queues, self._held = self._held, {}
+        queues: dict[str, deque[Event]] = {}
         for event in events:
             queues.setdefault(event.bed, deque()).append(event)
         while queues:
             runs = [run for queue in queues.values() if (run := self._next_run(queue)) is not None]
             if runs:
                 self._push(runs)
-            for bed in [bed for bed, queue in queues.items() if not queue or self._must_wait(queue[0])]:
-                if queue := queues.pop(bed):
-                    self._held[bed] = queue
+            queues = {bed: queue for bed, queue in queues.items() if queue}
 
-    @property
-    def holding(self) -> bool:
-        """Whether events wait that were taken: a new epoch begins when all of the old one is judged."""
-        return bool(self._held)
-
-    def _must_wait(self, event: Event) -> bool:
-        bed = self.beds.get(event.bed)
-        return isinstance(event, NewEpoch) and bed is not None and self.judging.first_ready(bed.row) is not None
+    def not_now(self, crowded: bool) -> set[str]:
+        """Beds whose samples should wait where they are: those whose last epoch is not judged yet, and, while the
+        worker has too much to do (`crowded`), replays. What is live never waits for a replay."""
+        return {
+            bed.name
+            for bed in self._rows
+            if (bed.ended and not bed.closed) or (crowded and not bed.live and self.judging.first_ready(bed.row))
+        }
 
     def _next_run(self, queue: deque[Event]) -> tuple[Bed, list[Chunk], int] | None:
         """Handle what is no signal; then the chunks that follow one another, MAX_CHUNK_S of them at most."""
-        while queue and not isinstance(queue[0], Chunk) and not self._must_wait(queue[0]):
+        while queue and not isinstance(queue[0], Chunk):
             self._handle(queue.popleft())
         chunks: list[Chunk] = []
         n = 0
@@ -115,6 +114,8 @@ class Shard:
             bed.convert(chunks, x[i])
             last = chunks[-1]
             bed.stamps = wire.Stamps(device=last.device_ns, sent=last.sent_ns, received=last.received_ns)
+            bed.n_samples += int(n[i])
+        x[np.abs(x) > MAX_MV] = np.nan  # no electrode gives that: a gain that is wrong, or no signal
         self._found(rows, self._analysis.push(rows, x, n))
 
     def _handle(self, event: Event) -> None:
@@ -142,6 +143,8 @@ class Shard:
             self._rows.append(bed)
             self.beds[bed.name] = bed
         else:
+            self.judging.forgo(bed.row, NEVER)
+            self._apply()
             self._close(bed)
             alarms.inherit(bed.alarms)
         bed.epoch, bed.fs, bed.live = event.epoch, event.rate, event.speed == 1.0
@@ -164,7 +167,7 @@ class Shard:
         """The record is over: what is pending is decided with what there is."""
         rows = np.array([bed.row])
         self._found(rows, self._analysis.flush(rows))
-        bed.ended = True
+        bed.ended, bed.ended_ns = True, self._now_ns()
         self._alert(bed, bed.alarms.advance(int(self._analysis.head[bed.row]) + 1))
         self._model_clock([bed])
         log.info("ended", bed=bed.name, epoch=bed.epoch, n_beats=bed.n_beats)
@@ -216,16 +219,22 @@ class Shard:
         self._apply()
 
     def forgo(self) -> None:
-        """Live beds wait no longer for what the model has not judged within 30 s of signal; it is counted."""
-        oldest_ns = self.judging.oldest_ns()
-        overdue = oldest_ns is not None and self._now_ns() - oldest_ns > FORGO_TICKS * 1_000_000_000 // TICKS_PER_S
+        """Live beds wait no longer for what the model has not judged within 30 s of signal, and hardly for the rest of
+        an epoch that is over; it is counted."""
+        now_ns = self._now_ns()
         for bed in self._rows:
-            if bed.live:
-                ended = bed.ended and overdue
-                before = NEVER if ended else int(self._analysis.head[bed.row]) - FORGO_TICKS
-                n = self.judging.forgo(bed.row, before)
-                if n:
-                    log.warning("unjudged", bed=bed.name, items=n)
+            if not bed.live or bed.closed:
+                continue
+            if not bed.ended:
+                before = int(self._analysis.head[bed.row]) - FORGO_TICKS
+            elif now_ns - bed.ended_ns > EPOCH_WAIT_NS:
+                before = NEVER
+            else:
+                continue
+            n = self.judging.forgo(bed.row, before)
+            bed.n_unjudged += n
+            if n:
+                log.warning("unjudged", bed=bed.name, items=n)
         self._apply()
 
     def _apply(self) -> None:
@@ -325,9 +334,9 @@ class Shard:
         )
 
     @property
-    def replaying(self) -> bool:
-        """Whether a bed is played faster than life: then the shard may let its sources wait."""
-        return any(not bed.live and not bed.ended for bed in self._rows)
+    def live(self) -> bool:
+        """Whether no bed is played faster than life: then there is time to let packets gather."""
+        return all(bed.live or bed.ended for bed in self._rows)
 
     def positions(self) -> tuple[tuple[str, str, int], ...]:
         """(bed, epoch, sample) up to which the alarms of each bed have come."""
@@ -343,40 +352,54 @@ class Shard:
                 continue
             yield wire.BedStatus(
                 shard=self.name, bed=bed.name, epoch=bed.epoch, at=bed.moment(int(self._analysis.head[bed.row])),
-                counts={**account.counts, "beats": bed.n_beats, "windows": bed.n_windows},
+                counts={**account.counts, **self._judged_counts(bed)},
                 age_ms=account.age_ms, clock_offset_ms=account.clock_offset_ms,
                 clock_drift_ppm=account.clock_drift_ppm, latency_ms=latency_ms,
             )  # fmt: skip
 
+    def _judged_counts(self, bed: Bed) -> dict[str, int]:
+        """`analysed`: samples that the detectors and the model have passed, counted where they went through."""
+        waiting = self.judging.first_ready(bed.row)
+        ticks = 0 if waiting is None else max(0, int(self._analysis.head[bed.row]) - waiting)
+        return {
+            "analysed": max(0, bed.n_samples - bed.moment(ticks).sample),
+            "unjudged": bed.n_unjudged,
+            "beats": bed.n_beats,
+            "windows": bed.n_windows,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: detectors, tokens, items, alarms, and alerts that are not committed."""
         return {
+            "size": [self._capacity, self._n_leads],
             "analysis": self._analysis.state_dict(),
             "judging": self.judging.state_dict(),
             "outbox": self.outbox.state(),
             "beds": [
                 {
-                    "name": bed.name, "epoch": bed.epoch, "fs": bed.fs,
-                    "live": bed.live, "ended": bed.ended, "closed": bed.closed,
-                    "signals": msgspec.to_builtins(bed.signals), "alarms": bed.alarms.state(),
-                    "technical": sorted(bed.technical), "n_beats": bed.n_beats, "n_windows": bed.n_windows,
+                    **{name: getattr(bed, name) for name in KEPT},
+                    "signals": msgspec.to_builtins(bed.signals),
+                    "alarms": bed.alarms.state(),
+                    "technical": sorted(bed.technical),
                 }
                 for bed in self._rows
             ],
-        }  # fmt: skip
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict` of a shard of the same capacity and number of leads."""
+        """Go on from a `state_dict`. Raises ValueError for that of another capacity or number of leads."""
+        if state["size"] != [self._capacity, self._n_leads]:
+            raise ValueError(f"capacity, n_leads: {state['size']}, not {[self._capacity, self._n_leads]}")
         self._analysis.load_state_dict(state["analysis"])
         self.judging.load_state_dict(state["judging"])
         self.outbox.restore(state["outbox"])
         for row, saved in enumerate(state["beds"]):
             alarms = BedAlarms(saved["name"], saved["epoch"], saved["fs"], self._profile_of(saved["name"]))
             alarms.restore(saved["alarms"])
-            bed = Bed(row, saved["name"], alarms, saved["epoch"], saved["fs"], saved["live"])
+            bed = Bed(row, saved["name"], alarms, ended_ns=self._now_ns(), technical=set(saved["technical"]))
+            for name in KEPT:
+                setattr(bed, name, saved[name])
             bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
-            bed.ended, bed.closed, bed.technical = saved["ended"], saved["closed"], set(saved["technical"])
-            bed.n_beats, bed.n_windows = saved["n_beats"], saved["n_windows"]
             self._rows.append(bed)
             self.beds[bed.name] = bed
 

@@ -13,6 +13,7 @@ import structlog
 import zmq
 
 from stream import checkpoint, wire
+from stream.alarms.book import NEVER
 from stream.alarms.conditions import Profile
 from stream.config import Settings, ShardSettings
 from stream.latency import Latency
@@ -28,6 +29,8 @@ SECOND = 1_000_000_000
 ROUND_MS = 20  # a round lasts at least so long: packets of many beds go through the stages together
 MAX_WAITING_ITEMS = 8192  # with the worker; beyond, replays wait on credit
 GATEWAY_SILENT_NS = 2 * SECOND
+LOST_NS = 3 * SECOND
+MOST_PER_ROUND = 2000
 GRACE_NS = 10 * SECOND  # after its own start a shard gives the worker so long to be there
 FRAMES_AT_ONCE = 256
 WATCH_S = 0.2
@@ -44,8 +47,8 @@ def serve(settings: Settings, name: str) -> int:
     with (
         Stop() as stop,
         bind(zmq.ROUTER, f"shards.{name}.bind", own.bind) as sources,
-        connect(own.worker) as worker,
-        connect(own.gateway) as gateway,
+        connect(own.worker, f"shard:{name}") as worker,
+        connect(own.gateway, f"shard:{name}") as gateway,
     ):
         role = ShardRole(settings, name, sources, worker, gateway)
         mark_ready(f"shard.{name}", beds=len(role.shard.beds))
@@ -89,7 +92,8 @@ class ShardRole:
         self._began_ns = self._worker_heard_ns = self._gateway_heard_ns = self._offered_ns = time.monotonic_ns()
         self._due_ns = dict.fromkeys(("watch", "greet", "status", "checkpoint"), 0)
         self._latency = Latency()
-        self.dropped = 0
+        self._given_ns = 0
+        self.dropped = self.refused = 0
         self._path = Path(self._own.state_dir) / "checkpoint.msgpack"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._known = profiles(settings)
@@ -130,18 +134,16 @@ class ShardRole:
             self._drain_worker()
         if self._gateway in ready:
             self._drain_gateway()
-        if len(self.shard.judging) < MAX_WAITING_ITEMS or not self.shard.replaying:
-            self.shard.feed(self.ingest.take())
+        crowded = len(self.shard.judging) > MAX_WAITING_ITEMS
+        self.shard.feed(self.ingest.take(self.shard.not_now(crowded)))
+        self._send()  # before a checkpoint: what it counts as told has been told
         self._watch()
-        self._send()
         spare_s = ROUND_MS / 1e3 - (time.monotonic_ns() - began_ns) / SECOND
-        if spare_s > 0 and not self.shard.replaying:
+        if spare_s > 0 and self.shard.live:
             time.sleep(spare_s)
 
     def save(self) -> None:
-        """Write the checkpoint; then sources may forget what it holds. Not while events wait that were taken."""
-        if self.shard.holding:
-            return
+        """Write the checkpoint; then sources may forget what it holds."""
         state = {"ingest": self.ingest.state(), "shard": self.shard.state_dict()}
         try:
             size = checkpoint.save(self._path, state)
@@ -153,7 +155,7 @@ class ShardRole:
         log.debug("checkpoint_saved", bytes=size)
 
     def _drain_sources(self) -> None:
-        while True:
+        for _ in range(MOST_PER_ROUND):
             try:
                 identity, *frames = self._sources.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -164,15 +166,24 @@ class ShardRole:
         for message in self._messages(self._worker):
             self._worker_heard_ns = time.monotonic_ns()
             if isinstance(message, wire.Judged):
-                self.shard.answer(message)
+                try:
+                    self.shard.answer(message)
+                except wire.WireError as error:  # of a worker of another version: its items stay unanswered
+                    self.refused += 1
+                    log.warning("answer_refused", text=str(error), count=self.refused)
                 self._latency.add("judge", message.batched_ns, message.judged_ns)
             elif isinstance(message, wire.Ready):
                 self.shard.model_version = message.model_version
-                if message.session != self._worker_session:
+                if message.session != self._worker_session or (message.queued == 0 and self._lost()):
                     again = self.shard.judging.send_again()
                     log.info("worker_found", device=message.device, model=message.model_version, items_sent=len(again))
-                    self._worker_session = message.session
+                    self._worker_session, self._given_ns = message.session, time.monotonic_ns()
                     self._give(self._worker, again)
+
+    def _lost(self) -> bool:
+        """Whether blocks must have been lost on the way: the worker is idle, and we wait for it."""
+        since_ns = max(self.shard.judging.oldest_ns() or NEVER, time.time_ns() - time.monotonic_ns() + self._given_ns)
+        return time.time_ns() - since_ns > LOST_NS
 
     def _drain_gateway(self) -> None:
         for message in self._messages(self._gateway):
@@ -197,7 +208,7 @@ class ShardRole:
         if len(self.shard.outbox) and mono_ns - max(self._gateway_heard_ns, self._offered_ns) > GATEWAY_SILENT_NS:
             self._offered_ns = mono_ns
             self.shard.outbox.send_again()
-        if not self.shard.holding and self._due("checkpoint", self._own.checkpoint_s):
+        if self._due("checkpoint", self._own.checkpoint_s):
             self.save()
         if self._due("greet", 1.0):
             self._greet()

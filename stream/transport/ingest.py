@@ -13,7 +13,7 @@ may send, what they may forget, what their clocks say. docs/wire.md tells it fro
 """
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from stream.transport.clocks import SourceClock, age_ns, exchange
@@ -43,6 +43,7 @@ STEP_SHOWN_NS = 10 * SECOND
 PATIENCE = 15  # times the gap timeout: how long a hole may wait while its source answers for other beds
 PACKETS_PER_BED = 64
 ANY_EPOCH = "?"  # asks for a bed of which nothing is known: no epoch is called so, and all that is not durable comes
+VACANT_NS = 600 * SECOND  # a bed that is over may give up its place so long after it was last heard
 MAX_SOURCES = 1024
 MAX_PROBES = 16
 TRUTH_BYTES = 256  # about what an annotation takes in memory
@@ -113,15 +114,25 @@ class Ingest:
                 cause, _, text = text.partition("|")
                 self._refuse(identity, cause, text, mono_ns)
 
-    def take(self) -> list[Event]:
-        """Everything that is in order and was not taken yet; the events of a bed are in sequence."""
+    def take(self, hold: Container[str] = ()) -> list[Event]:
+        """Everything that is in order and was not taken yet; the events of a bed are in sequence. Beds in `hold` are
+        left for later, and so is what follows the end of an epoch: their sources have the less credit."""
         events: list[Event] = []
-        for bed in self._ready.values():
-            bed.take(events)
-        self._ready.clear()
+        left: dict[str, Sequence] = {}
+        for name, bed in self._ready.items():
+            if name not in hold:
+                bed.take(events)
+            if bed.pending:
+                left[name] = bed
+        self._ready = left
         self._n_queued = self._n_bytes = 0
         for source in self._sources.values():
             source.queued = 0
+        for name, bed in left.items():
+            self._n_queued += bed.pending
+            self._n_bytes += bed.pending_bytes
+            if name in self._owner:
+                self._owner[name].queued += bed.pending
         return events
 
     def replies(self, now_ns: int, mono_ns: int) -> list[tuple[bytes, AnyMessage]]:
@@ -174,6 +185,17 @@ class Ingest:
             owner.n_beds -= 1
             owner.durable.pop(bed, None)
 
+    def vacant(self, mono_ns: int) -> list[str]:
+        """Beds that may give up their place, to be `forget`ed once the shard has freed its own: all of
+        them is taken, their source is gone, and nothing was heard of them for 10 minutes."""
+        return [
+            name
+            for name, bed in self._beds.items()
+            if ((bed.ended and bed.taken.ended) or not bed.epoch)
+            and name not in self._owner
+            and bed.silence(mono_ns) > VACANT_NS
+        ]
+
     def beds(self) -> list[str]:
         """The beds that are known."""
         return list(self._beds)
@@ -194,7 +216,7 @@ class Ingest:
             ended=taken.ended,
             counts=sequence.counts(),
             age_ms=age_ns(now_ns, sequence.device_ns, offset) / 1e6 if sequence.device_ns else 0.0,
-            silent_s=(mono_ns - sequence.heard_mono_ns) / SECOND if sequence.heard_mono_ns else 0.0,
+            silent_s=sequence.silence(mono_ns) / SECOND,
             clock_offset_ms=offset / 1e6,
             clock_uncertainty_ms=clock.uncertainty_ns / 1e6,
             clock_drift_ppm=clock.drift_ppm,
@@ -240,7 +262,10 @@ class Ingest:
 
     def _truth(self, source: Peer, message: Truth, now_ns: int, mono_ns: int) -> str | None:
         bed = self._own(source, message.bed)
-        if bed is None or self._overrun():
+        if bed is None:
+            return None
+        if self._overrun():
+            bed.n_truth_dropped += len(message.samples)
             return None
         text = bed.truth(message)
         self._look_at(bed)

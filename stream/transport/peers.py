@@ -14,7 +14,8 @@ GONE_NS = 60 * SECOND  # a source that says no Hello for this long is forgotten
 class BedAccount(NamedTuple):
     """Where a bed stands. `position`: sample up to which events were taken. `counts`: see
     `Sequence.counts`. `age_ms`: age of its newest sample by its source's clock, corrected.
-    `silent_s`: since its last packet. `clock_stepped`: its source's clock stepped within the last
+    `silent_s`: since a packet was
+    last taken in or held, refused ones do not count. `clock_stepped`: its source's clock stepped within the last
     10 s. `waiting`: a hole is being asked for."""
 
     bed: str

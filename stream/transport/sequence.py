@@ -21,7 +21,8 @@ MAX_HELD = 64  # packets kept ahead of a hole; the rest comes again by the resen
 MAX_HELD_BYTES = 1 << 20
 MAX_RUN = 20_000  # samples in one chunk
 MAX_CAUSES = 8  # causes of gaps told apart per bed; a source may invent more, they count as "other"
-LIMIT = 2**62
+MAX_JUMP_S = 24 * 3600  # a source that loses more than this within an epoch has miscounted
+NOWHERE = 2**62
 REASK_NS = 250_000_000  # a resend is asked for again after this, and after eight times as long from the eighth on
 
 
@@ -63,7 +64,8 @@ class Sequence:
         self._resumed = 0  # where the epoch began, or a restarted shard went on with it
         self.source, self.session, self.speed = "", "", 1.0
         self.device_ns = 0
-        self.heard_mono_ns = 0
+        self.heard_mono_ns = 0  # when a packet was last taken in or held; 0 before the first look at the bed
+        self.silent_ns = 0  # how long ago that was, at the last look: a shard that restarts counts on from there
         # The hole at `next`, if there is one: since when, when asked for again last, how often.
         self.since: int | None = None
         self.opened = 0
@@ -80,6 +82,7 @@ class Sequence:
         # The account. Packets by fate:
         self.n_received = self.n_accepted = self.n_duplicate = self.n_late = 0
         self.n_reordered = self.n_dropped = self.n_refused = 0
+        self.n_truth_dropped = 0  # annotations
         # Samples that were taken, by fate; `closed` is the length of the epochs before.
         self.delivered = self.closed = 0
         self.n_epochs_missed = 0
@@ -87,7 +90,6 @@ class Sequence:
 
     def wave(self, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
         self.n_received += 1
-        self.heard_mono_ns = mono_ns
         return self._wave(packet, now_ns, mono_ns)
 
     def adopt(self, source: str, session: str, speed: float) -> None:
@@ -101,8 +103,6 @@ class Sequence:
 
     def lost(self, message: Lost, mono_ns: int) -> str | None:
         until = message.first + message.n
-        if until > LIMIT:
-            return f"first + n: {until} is beyond any recording; count from the start of the epoch"
         if message.epoch != self.epoch:
             return None  # of an epoch that is closed, or of one that has not begun: it will be asked for then
         if message.n == 0:
@@ -111,6 +111,8 @@ class Sequence:
             return None
         if self.ended:
             return None
+        if (text := self._too_far("first + n", until, self.next, self.rate)) is not None:
+            return text
         if until > self.next and len(self._losses) < MAX_HELD:
             self._losses.append((message.first, until, message.cause))
             before = self.next
@@ -121,8 +123,10 @@ class Sequence:
     def end(self, message: End, mono_ns: int) -> str | None:
         if message.epoch != self.epoch or self.ended:
             return None
-        if not self.next <= message.n_samples <= LIMIT:
+        if message.n_samples < self.next:
             return f"n_samples: {message.n_samples}, but {self.next} samples have come; send the length of the epoch"
+        if (text := self._too_far("n_samples", message.n_samples, self.next, self.rate)) is not None:
+            return text
         self.end_at = message.n_samples
         self._drain()
         self._settle(mono_ns, progress=False)
@@ -199,8 +203,12 @@ class Sequence:
     def pending(self) -> int:
         return len(self._out)
 
+    @property
+    def pending_bytes(self) -> int:
+        return sum(item.packet.data.nbytes for item in self._out if type(item) is Piece)
+
     def take(self, into: list[Event]) -> None:
-        """Append what is in order to `into`, and enter it in the account."""
+        """Append what is in order to `into`, up to the end of an epoch, and enter it in the account."""
         out, self._out = self._out, []
         taken = self.taken
         i = 0
@@ -234,6 +242,16 @@ class Sequence:
                 taken.truth_next = max(item.samples) + 1
             else:
                 taken.ended = True
+                self._out = out[i:]
+                return
+
+    def silence(self, mono_ns: int) -> int:
+        """How long ago a packet was last taken in or held, in ns; of a bed that was never heard, or not
+        since its shard restarted, since the first time that this was asked, and what it was before."""
+        if not self.heard_mono_ns:
+            self.heard_mono_ns = mono_ns - self.silent_ns
+        self.silent_ns = mono_ns - self.heard_mono_ns
+        return self.silent_ns
 
     def counts(self) -> dict[str, int]:
         """Packets by fate, then samples by fate: `delivered` + `gap` is the length of all epochs so far,
@@ -246,6 +264,7 @@ class Sequence:
             "reordered": self.n_reordered,
             "dropped": self.n_dropped,
             "refused": self.n_refused,
+            "truth_dropped": self.n_truth_dropped,
             "delivered": self.delivered,
             "epochs_missed": self.n_epochs_missed,
             "gap": sum(self.gaps.values()),
@@ -260,6 +279,7 @@ class Sequence:
             "signals": msgspec.to_builtins(taken.signals), "rate": taken.rate, "next": taken.position,
             "ended": taken.ended, "truth_next": taken.truth_next, "closed": list(taken.closed),
             "source": taken.source, "session": taken.session, "counts": self.counts(), "length": self.closed,
+            "silent_ns": self.silent_ns,
         }  # fmt: skip
 
     @classmethod
@@ -286,7 +306,9 @@ class Sequence:
         self.n_refused, self.delivered = counts["refused"], counts["delivered"]
         self.gaps = {key.removeprefix("gap."): n for key, n in counts.items() if key.startswith("gap.")}
         self.n_epochs_missed = counts["epochs_missed"]
+        self.n_truth_dropped = counts["truth_dropped"]
         self.closed = state["length"]
+        self.silent_ns = state["silent_ns"]
         return self
 
     def _wave(self, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
@@ -296,7 +318,11 @@ class Sequence:
             self.n_refused += 1
             what = "rate" if packet.rate != self.rate else "signals"
             return f"{what}: changed within epoch {self.epoch} of bed {self.bed}; start a new epoch"
+        if (text := self._too_far("first", packet.first, self.next, self.rate)) is not None:
+            self.n_refused += 1
+            return text
         if packet.first == self.next and not self._held and self.since is None and not self.ended:
+            self.heard_mono_ns = mono_ns
             self._accept(packet, now_ns)
             return None
         return self._sort(packet, now_ns, mono_ns)
@@ -316,6 +342,7 @@ class Sequence:
             if packet.first > self.next:  # the next packet, so the source never had what it skips
                 self._gap(packet.first - self.next, "skipped")
             self.n_reordered += bool(self._held) and self.n_asked == 0
+            self.heard_mono_ns = mono_ns
             self._accept(packet, now_ns)
             self._drain()
             self._settle(mono_ns, progress=True)
@@ -325,6 +352,7 @@ class Sequence:
             elif not self._room(packet):
                 self.n_dropped += 1
             else:
+                self.heard_mono_ns = mono_ns
                 self._held[packet.first] = (packet, now_ns)
                 self._drain()
             self._settle(mono_ns, progress=False)
@@ -334,9 +362,13 @@ class Sequence:
         number = packet.epoch_n
         if packet.epoch in self._closed or 0 < number <= self.epoch_n:
             self.n_late += 1
+        elif (text := self._too_far("first", packet.first, 0, packet.rate)) is not None:
+            self.n_refused += 1
+            return text
         elif (self.epoch and not self.ended) or (number > self.epoch_n + 1 and not self._any_epoch):
             # The rest of the old epoch comes first, and what is between, if the source has it.
             if self._room(packet):
+                self.heard_mono_ns = mono_ns
                 self._successors.append((packet, now_ns))
             else:
                 self.n_dropped += 1
@@ -363,6 +395,15 @@ class Sequence:
         self.seq = packet.seq + 1
         self.device_ns = packet.device_ns
         self.n_accepted += 1
+
+    def _too_far(self, field: str, sample: int, known: int, rate: float) -> str | None:
+        """Why `sample` cannot be, where the newest one known of its epoch is `known`."""
+        if sample - known <= MAX_JUMP_S * rate:
+            return None
+        return (
+            f"{field}: {sample} is over {MAX_JUMP_S // 3600} h of samples after {known}, the newest known of bed "
+            f"{self.bed}; count from 0 at the start of the epoch, or start a new one"
+        )
 
     def _room(self, packet: Waveform) -> bool:
         """Whether one more packet may be held."""
@@ -391,7 +432,7 @@ class Sequence:
             loss = next((loss for loss in self._losses if loss[0] <= self.next), None)
             if loss is None:
                 break
-            self._gap(min(loss[1], nearest or LIMIT) - self.next, loss[2])
+            self._gap(min(loss[1], nearest or NOWHERE) - self.next, loss[2])
         if self.end_at is not None and self.next >= self.end_at and not self.ended:
             self._finish()
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from simulators.patients import Patient
 from stream import checkpoint, wire
-from stream.annotate import Annotated, collect, judge_all
-from stream.shard import Shard, ShardFull
+from stream.annotate import Annotated, VirtualClock, answers_to, collect, judge_all
+from stream.shard import Shard
 from stream.transport.ingest import BedAccount
 from stream.transport.sequence import Chunk, Ended, Gap, NewEpoch
 from tests.stream.wards import RuleJudge, events_of, found, new_shard, play, told
@@ -125,13 +125,9 @@ def test_work_that_a_dead_worker_took_is_sent_again_and_judged_once(patient: Pat
         if i % 40 < 20:
             shard.work()  # taken by a worker that dies
             continue
-        for work in shard.judging.send_again():
-            shard.judging._unsent.append(work)
-        judge_all(shard, RuleJudge(), clock)
+        judge_again(shard, clock)
         collect(shard, {"bed1": result})
-    for work in shard.judging.send_again():
-        shard.judging._unsent.append(work)
-    judge_all(shard, RuleJudge(), clock)
+    judge_again(shard, clock)
     collect(shard, {"bed1": result})
     assert [b.at for b in result.beats] == [b.at for b in whole.beats]
     assert told(result) == told(whole)
@@ -161,28 +157,87 @@ def test_asystole_and_rate_alarms_go_on_without_a_model() -> None:
     assert "ASYSTOLE" in codes
 
 
-def test_a_new_epoch_waits_until_the_old_one_is_judged_and_loses_nothing() -> None:
+def test_a_new_epoch_is_taken_when_the_old_one_is_judged_and_nothing_is_lost() -> None:
     patient = Patient("bed1", [("sinus", 30)], seed=1)
     shard, clock = new_shard()
     result = {"bed1": Annotated("bed1", patient.fs, 0)}
     first = list(events_of(patient, 30, [250]))
-    again = [event._replace(epoch="epoch-2") for event in first]
-    shard.feed([*first, *again])
-    assert shard.holding
-    while shard.holding or len(shard.judging):
-        judge_all(shard, RuleJudge(), clock)
-        shard.feed([])
-    collect(shard, result)
+    shard.feed(first)
+    assert shard.not_now(crowded=False) == {"bed1"}
+    judge_all(shard, RuleJudge(), clock)
+    assert not shard.not_now(crowded=False)
+    play(shard, clock, [iter([event._replace(epoch="epoch-2") for event in first])], result)
     beats = {epoch: [b.at.sample for b in result["bed1"].beats if b.epoch == epoch] for epoch in ("epoch-1", "epoch-2")}
     assert beats["epoch-1"] == beats["epoch-2"]
     assert len(beats["epoch-1"]) > 25
 
 
-def test_one_bed_too_many_is_refused_by_name() -> None:
+def test_a_live_beds_new_epoch_does_not_wait_for_a_model_that_is_away() -> None:
+    patient = Patient("bed1", [("sinus", 20), ("asystole", 20)], seed=1)
+    shard, clock = new_shard()
+    first = list(events_of(patient, 40, [250], speed=1.0))
+    shard.feed(first)
+    assert shard.not_now(crowded=False) == {"bed1"}
+    clock.ns += 1_100_000_000
+    shard.forgo()
+    assert not shard.not_now(crowded=False)
+    shard.feed(event._replace(epoch="epoch-2") for event in first)
+    told = [event for alerts in shard.outbox.unsent() for event in alerts.events]
+    assert {event.epoch for event in told if event.code == "ASYSTOLE"} == {"epoch-1", "epoch-2"}
+
+
+def test_a_crowded_worker_holds_back_replays_and_no_live_bed() -> None:
+    shard, _ = new_shard()
+    for name, speed in (("replay", 0.0), ("live", 1.0)):
+        feed = events_of(Patient(name, [("sinus", 30)], seed=1), 30, [250], speed=speed)
+        shard.feed([next(feed) for _ in range(20)])
+    assert shard.not_now(crowded=True) == {"replay"}
+    assert not shard.not_now(crowded=False)
+
+
+def test_a_block_never_grows_over_the_wires_limit() -> None:
+    """Windows of 400 beds that are due together are megabytes: they go in several blocks."""
+    shard, clock = new_shard(capacity=400)
+    patient = Patient("bed", [("sinus", 12)], seed=1)
+    events = list(events_of(patient, 12, [1000]))
+    for event in events[:-1]:
+        shard.feed(event._replace(bed=f"bed{i}") for i in range(400))
+    sizes = []
+    while works := shard.work():
+        sizes += [len(wire.encode(work)) for work in works]
+        for work in works:
+            shard.answer(answers_to(work, RuleJudge(token=64), clock()))  # tokens as wide as the trained model's
+    assert max(sizes) < wire.MAX_FRAME_BYTES
+    assert sum(isinstance(m, wire.WindowJudgement) for m in shard.messages) == 400 * 5
+
+
+def test_what_was_judged_is_counted_where_it_went_through() -> None:
+    patient = Patient("bed1", [("sinus", 30)], seed=1)
+    shard, clock = new_shard()
+    shard.feed(list(events_of(patient, 30, [250])))
+    (status,) = shard.status([account()], {})
+    assert 0 <= status.counts["analysed"] < 3 * 250, "nothing was judged yet"
+    judge_all(shard, RuleJudge(), clock)
+    (status,) = shard.status([account()], {})
+    assert status.counts["analysed"] == 30 * 250
+
+
+def test_answers_that_lack_an_array_or_a_row_are_refused_and_asked_for_again() -> None:
+    shard, clock = new_shard()
+    shard.feed(list(events_of(Patient("bed1", [("sinus", 20)], seed=1), 20, [250])))
+    work = shard.work()[0]
+    ids = wire.Tensor.of(np.arange(work.first_id, work.first_id + work.n))
+    short = wire.Tensor.of(np.zeros((work.n - 1, 8), np.float32))
+    for arrays in ({}, {"token": short, "probs": short, "gates": short}):
+        with pytest.raises(wire.WireError, match="arrays"):
+            shard.answer(wire.Judged(kind=work.kind, ids=ids, arrays=arrays, batched_ns=1, judged_ns=1))
+    assert work in shard.judging.send_again()
+
+
+def test_a_checkpoint_of_a_shard_of_another_size_is_refused() -> None:
     shard, _ = new_shard(capacity=1)
-    shard.feed(list(events_of(Patient("bed1", [("sinus", 5)]), 5, [250])))
-    with pytest.raises(ShardFull, match=r"bed2.*capacity"):
-        shard.feed(list(events_of(Patient("bed2", [("sinus", 5)]), 5, [250])))
+    with pytest.raises(ValueError, match="capacity"):
+        new_shard(capacity=4)[0].load_state_dict(shard.state_dict())
 
 
 def account(**told: Any) -> BedAccount:
@@ -264,3 +319,10 @@ def test_a_shard_without_beds_has_a_checkpoint_too(tmp_path) -> None:
 
 def _transitions(result: Annotated) -> set[str]:
     return {event.event_id for event in result.alerts if "." not in event.event_id}
+
+
+def judge_again(shard: Shard, clock: VirtualClock) -> None:
+    """A worker that is new gets all that is not answered, as from `ShardRole`."""
+    for work in shard.judging.send_again():
+        shard.answer(answers_to(work, RuleJudge(), clock()))
+    judge_all(shard, RuleJudge(), clock)

@@ -29,8 +29,8 @@ class Peers:
         }
         self.settings = config.build(raw, folder=folder)
         self.sources = process.bind(zmq.ROUTER, "shards.a.bind", address[2])
-        self.own = [process.connect(address[0]), process.connect(address[1])]
-        self.source = process.connect(address[2])
+        self.own = [process.connect(address[0], "shard:a"), process.connect(address[1], "shard:a")]
+        self.source = process.connect(address[2], "source")
 
     def role(self) -> ShardRole:
         return ShardRole(self.settings, "a", self.sources, *self.own)

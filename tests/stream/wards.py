@@ -13,8 +13,6 @@ from stream.annotate import Annotated, VirtualClock, collect, judge_all
 from stream.shard import Shard
 from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch
 
-TOKEN = 8
-
 
 class RuleJudge:
     """Stands in for the trained model where a test is about what is around it: fixed rules on its own inputs.
@@ -23,16 +21,19 @@ class RuleJudge:
 
     version = "rules"
 
+    def __init__(self, token: int = 8) -> None:
+        self._token = token
+
     def beats(self, wave: np.ndarray, features: np.ndarray) -> dict[str, np.ndarray]:
         early = features[:, FEATURES.index("rr_median")] < -0.15
         unlike = features[:, FEATURES.index("correlation")] < 0.7
         probs = np.full((len(wave), len(BEATS)), 0.02, np.float32)
         probs[np.arange(len(wave)), np.where(early & unlike, BEATS.index("V"), 0)] = 0.92
-        token = np.repeat(features[:, :1], TOKEN, 1)
+        token = np.repeat(features[:, :1], self._token, 1)
         return {"probs": probs, "token": token, "gates": np.full((len(wave), 4), 0.25, np.float32)}
 
     def hops(self, wave: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-        return {"token": np.repeat(np.abs(wave).mean((1, 2))[:, None], TOKEN, 1).astype(np.float32)}
+        return {"token": np.repeat(np.abs(wave).mean((1, 2))[:, None], self._token, 1).astype(np.float32)}
 
     def windows(
         self,

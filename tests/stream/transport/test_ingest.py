@@ -43,7 +43,10 @@ class Bench:
         self.ingest.receive(identity, frames, UTC + self.ns, self.ns)
 
     def take(self) -> list[Event]:
-        return self.ingest.take()
+        events: list[Event] = []
+        while more := self.ingest.take():  # what follows the end of an epoch is for the next take
+            events += more
+        return events
 
     def replies(self, after_s: float = 0.0) -> list[AnyMessage]:
         self.ns += round(after_s * SECOND)
@@ -801,3 +804,21 @@ def test_a_waveform_that_reaches_beyond_any_recording_is_refused() -> None:
     bench.give(packet(0), Lost(bed="bed-1", epoch="e1", first=2**62, n=2**62, cause="x"))
     assert "beyond any recording" in bench.refusals()[0].text
     assert isinstance(packet(0), Waveform)
+
+
+def test_a_take_ends_with_an_epoch_and_leaves_the_next_one_for_later() -> None:
+    bench = Bench()
+    bench.give(packet(0), End(bed="bed-1", epoch="e1", n_samples=N), packet(0, epoch="e2"))
+    assert [type(event).__name__ for event in bench.ingest.take()] == ["NewEpoch", "Chunk", "Ended"]
+    assert [type(event).__name__ for event in bench.ingest.take()] == ["NewEpoch", "Chunk"]
+
+
+def test_a_bed_that_is_held_keeps_its_samples_and_costs_its_source_credit() -> None:
+    bench = Bench()
+    bench.give(packet(0))
+    bench.take()
+    bench.give(packet(1), packet(0, bed="bed-2"))
+    assert {event.bed for event in bench.ingest.take({"bed-1"})} == {"bed-2"}
+    assert bench.ingest._n_queued == 1
+    assert [event.first for event in bench.ingest.take() if isinstance(event, Chunk)] == [N]
+    assert bench.ingest._n_queued == 0

@@ -15,8 +15,8 @@ class BedAccount(NamedTuple):
     """Where a bed stands. `position`: sample up to which events were taken. `counts`: see
     `Sequence.counts`. `age_ms`: age of its newest sample by its source's clock, corrected.
     `silent_s`: since a packet was
-    last taken in or held, refused ones do not count. `clock_stepped`: its source's clock stepped within the last
-    10 s. `waiting`: a hole is being asked for."""
+    last taken in or held; refused ones do not count. `clock_stepped`: its source's clock stepped within
+    the last 10 s. `waiting`: a hole is being asked for."""
 
     bed: str
     epoch: str

@@ -799,11 +799,111 @@ def test_settings_out_of_range_are_refused() -> None:
         Ingest(capacity=0)
 
 
-def test_a_waveform_that_reaches_beyond_any_recording_is_refused() -> None:
+DAY = round(24 * 3600 * RATE)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (packet(2, first=N + DAY + 1), f"first: {N + DAY + 1} is over 24 h of samples after {N}"),
+        (packet(0, epoch="e2", first=10**9), "first: 1000000000 is over 24 h of samples after 0"),
+        (Lost(bed="bed-1", epoch="e1", first=N, n=DAY + 1, cause="x"), f"first + n: {N + DAY + 1} is over 24 h"),
+        (Lost(bed="bed-1", epoch="e1", first=2**62, n=2**62, cause="x"), f"first + n: {2**63} is over 24 h"),
+        (End(bed="bed-1", epoch="e1", n_samples=10**10), "n_samples: 10000000000 is over 24 h"),
+    ],
+)
+def test_what_jumps_ahead_by_over_a_day_is_refused_and_is_no_gap(message: AnyMessage, text: str) -> None:
     bench = Bench()
-    bench.give(packet(0), Lost(bed="bed-1", epoch="e1", first=2**62, n=2**62, cause="x"))
-    assert "beyond any recording" in bench.refusals()[0].text
-    assert isinstance(packet(0), Waveform)
+    bench.give(packet(0), message, packet(1))
+    (refused,) = bench.refusals()
+    assert text in refused.text and "start a new one" in refused.text
+    assert bench.asked(10.0) == []
+    assert checked(bench.take()) == {"delivered": 2 * N, "gap": 0, "epochs": 1}
+    assert bench.counts()["refused"] == isinstance(message, Waveform)
+
+
+def test_a_gap_of_a_day_is_a_gap() -> None:
+    bench = Bench()
+    bench.give(packet(0), packet(1, first=N + DAY))
+    assert checked(bench.take()) == {"delivered": 2 * N, "gap": DAY, "epochs": 1}
+
+
+def silence(bench: Bench, after_s: float = 0.0) -> float:
+    bench.ns += round(after_s * SECOND)
+    return bench.ingest.account("bed-1", UTC + bench.ns, bench.ns).silent_s
+
+
+def test_a_bed_whose_packets_are_all_refused_is_silent() -> None:
+    bench = Bench()
+    bench.give(packet(0))
+    for seq in range(1, 11):
+        bench.ns += SECOND
+        bench.give(packet(seq, rate=500.0))
+    assert silence(bench) == 10.0
+    assert bench.counts()["refused"] == 10
+    bench.give(packet(1))
+    assert silence(bench) == 0.0
+
+
+def test_what_came_before_breaks_no_silence_but_what_is_held_does() -> None:
+    bench = Bench()
+    bench.give(packet(0))
+    bench.ns += 3 * SECOND
+    bench.give(packet(0))
+    assert silence(bench) == 3.0
+    bench.give(packet(2))
+    assert silence(bench) == 0.0
+
+
+def test_a_source_that_died_with_the_shard_is_silent_from_the_restart_on() -> None:
+    bench = Bench()
+    bench.give(packet(0))
+    bench.take()
+    again = restored(bench)
+    assert [silence(again), silence(again, 3.0)] == [0.0, 3.0]
+
+
+def test_a_silence_goes_on_over_a_restart() -> None:
+    bench = Bench()
+    bench.give(packet(0))
+    bench.take()
+    assert silence(bench, 7.0) == 7.0
+    again = restored(bench)
+    assert [silence(again, 100.0), silence(again, 1.0)] == [7.0, 8.0]
+
+
+def test_annotations_that_find_no_room_are_counted() -> None:
+    bench = Bench(Ingest(queue_packets=64))
+    bench.give(*[packet(seq) for seq in range(128)])
+    bench.give(Truth(bed="bed-1", epoch="e1", samples=(1, 2), symbols=("N", "V"), notes=("", "")))
+    bench.take()
+    assert bench.counts()["truth_dropped"] == 2
+    assert restored(bench).counts()["truth_dropped"] == 2
+
+
+def test_a_bed_that_is_over_may_give_up_its_place_when_its_source_is_gone_for_ten_minutes() -> None:
+    bench = Bench(Ingest(capacity=2))
+    bench.give(packet(0), End(bed="bed-1", epoch="e1", n_samples=N), packet(0, bed="goes on"))
+    bench.take()
+    bench.replies(599.0)
+    assert bench.ingest.vacant(bench.ns) == []
+    bench.replies(2.0)
+    assert bench.ingest.vacant(bench.ns) == ["bed-1"]
+    bench.give(HELLO, packet(0, bed="third"))
+    assert bench.refusals()[0].cause == "capacity"
+    bench.ingest.forget("bed-1")
+    bench.give(packet(0, bed="third"))
+    assert bench.ingest.beds() == ["goes on", "third"]
+
+
+def test_a_bed_that_is_over_keeps_its_place_while_its_source_is_there() -> None:
+    bench = Bench()
+    bench.give(packet(0), End(bed="bed-1", epoch="e1", n_samples=N))
+    bench.take()
+    for _ in range(20):
+        bench.give(HELLO)
+        bench.replies(45.0)
+    assert bench.ingest.vacant(bench.ns) == []
 
 
 def test_a_take_ends_with_an_epoch_and_leaves_the_next_one_for_later() -> None:

@@ -5,7 +5,7 @@ dual-path mixture over beat morphology and rhythm, hierarchical fusion with LoRA
 losses and the streaming form are our own design; docs/model.md says which is which.
 
     hop  (2, 500)  4 s, every 2 s ─▶ four frozen views + band stem ─▶ hop token (64)   computed once, kept
-    beat (4, 128), features (20)  ─▶ morphology experts, gate      ─▶ beat token (64)  computed once, kept ─▶ N S V F Q
+    beat (4, 128), features (42)  ─▶ morphology experts, gate      ─▶ beat token (64)  computed once, kept ─▶ N S V F Q
     15 hop tokens, 48 beat tokens with features (30 s, newest last)
         ─▶ rhythm experts (RR statistics, RR sequence, band), gate ─▶ rhythm   ┐
         ─▶ beats of the window pooled                              ─▶ morphology ┴▶ path gate ▶ fusion with LoRA ▶ heads
@@ -344,7 +344,7 @@ class RhythmSequence(nn.Module):
 
     def forward(self, tokens: Tensor, features: Tensor, mask: Tensor) -> Tensor:  # (k, 48, D), (k, 48, F), (k, 48)
         there = mask[:, None].float()  # (k, 1, 48)
-        h = fn.relu(self.embed(torch.cat([tokens, features], 2))).transpose(1, 2) * there
+        h = fn.relu(self.embed(torch.cat([tokens, features.clamp(-3, 3)], 2))).transpose(1, 2) * there
         h = fn.relu(self.conv1(h)) * there
         h = fn.relu(self.conv2(h)) * there  # (k, 32, 48)
         pooled = torch.cat([h.sum(2) / there.sum(2).clamp(min=1), h.amax(2)], 1)

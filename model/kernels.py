@@ -8,6 +8,14 @@ BEAT_SAMPLES = BEAT_BEFORE + BEAT_AFTER
 LOOK_AHEAD = 375  # ticks that a beat waits for the next one: 1.5 s
 DETECTOR_DELAY = 62  # ticks, the bound of model.periods
 MAX_PENDING, MAX_RR = 16, 60
+FIRST_SHAPE = 16  # the features before it need no samples
+
+# What is kept of the usual beat of a lead, then the same of the most frequent other one, then of both.
+AMPLITUDE, WIDTH, STEEPNESS, POLARITY, EARLY, BEATS, SHARE = 0, 1, 2, 3, 4, 5, 6
+SWAPPED = 7
+OTHER_AMPLITUDE, OTHER_WIDTH, OTHER_STEEPNESS, OTHER_POLARITY, OTHER_EARLY, OTHER_BEATS, OTHER_SHARE = range(7, 14)
+SEEN, SAME_BEFORE, DISTANCE, ATRIAL_DISTANCE = 14, 15, 16, 17
+N_SCALE = 18
 
 _MEDIAN_OF = 15
 _LONGEST_RR = 750  # ticks: a longer one is a pause or a gap and enters no average
@@ -99,6 +107,20 @@ def _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, o
         for j in range(m - k, m):
             total += abs(rr[r, j] - rr[r, j - 1])
         f[8] = total / (k * median) if k > 0 else 0.0
+        # Against the row's own spread: in an irregular rhythm a short interval says little.
+        middle = longest[m // 2]
+        spread = np.sort(np.abs(longest - middle))[m // 2]
+        unit = 1.5 * spread + 0.03 * middle
+        if known:
+            f[10] = min(max((current - middle) / unit, -8.0), 8.0)
+        if following > 0:
+            f[11] = min(max((following - middle) / unit, -8.0), 8.0)
+        f[12] = np.log(spread / middle + 0.01)
+        if following > 0 and known:
+            f[13] = np.log((current + following) / (2.0 * middle))
+        if known and m > 1:
+            f[14] = min(max((rr[r, m - 2] - middle) / unit, -8.0), 8.0)
+        f[15] = min(m, 20) / 20.0
     if following > 0 and known:
         f[4] = np.log(following / current)
     f[3] = 0.0 if following > 0 else 1.0
@@ -131,14 +153,26 @@ def _correlation(a, b, first, end):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _best_lag(x, usual, first, end):  # type: ignore[no-untyped-def]
+    """The shift of x, up to 4 samples either way, at which it is most like the template, and the correlation there."""
+    best, lag = -2.0, 0
+    for shift in range(-4, 5):
+        c = _correlation(x[shift + 4 : shift + 4 + BEAT_SAMPLES - 8], usual[4 : BEAT_SAMPLES - 4], first - 4, end - 4)
+        c -= 0.002 * abs(shift)
+        if c > best:
+            best, lag = c, shift
+    return lag, best + 0.002 * abs(lag)
+
+
+@njit(cache=True)
 def compare(raw, row, lead, quality, usual, other, scale, wave, features):  # type: ignore[no-untyped-def]
     qrs, qrs_end = BEAT_BEFORE - 10, BEAT_BEFORE + 14  # -80 to +112 ms
     x = np.zeros(BEAT_SAMPLES, np.float32)
     for i in range(row.size):
         r = row[i]
-        f = features[i]
-        f[17] = 1.0 if lead[i, 1] >= 0 else 0.0
-        f[19] = 0.0
+        f = features[i, FIRST_SHAPE:]
+        f[7] = 1.0 if lead[i, 1] >= 0 else 0.0
+        f[9] = 0.0
         for c in range(2):
             u = lead[i, c]
             if u < 0:
@@ -149,7 +183,7 @@ def compare(raw, row, lead, quality, usual, other, scale, wave, features):  # ty
                     mean += raw[i, c, j]
                     n += 1
             if c == 0:
-                f[19] = quality[i] * n / BEAT_SAMPLES
+                f[9] = quality[i] * n / BEAT_SAMPLES
             if n < BEAT_SAMPLES // 2:
                 continue
             mean /= n
@@ -168,44 +202,103 @@ def compare(raw, row, lead, quality, usual, other, scale, wave, features):  # ty
                     first = min(first, j)
                     final = max(final, j)
             width = max(final - first + 1, 1) / 12.5
+            base = 0.0
+            for j in range(qrs - 4, qrs):
+                base += x[j] / 4.0
+            polarity = (high + low - 2.0 * base) / (amplitude + abs(high + low - 2.0 * base))
+            steepness = np.log(steepest / amplitude)
             s = scale[r, u]
-            if s[2] == 0:
+            if s[BEATS] == 0:
                 for j in range(BEAT_SAMPLES):
                     usual[r, u, j] = x[j]
                     other[r, u, j] = 0.0
-                s[0], s[1], s[2], s[3] = amplitude, width, 1.0, 0.0
-            same = _correlation(x, usual[r, u], qrs, qrs_end)
-            difference = 0.0
+                s[:] = 0.0
+                s[AMPLITUDE], s[WIDTH], s[STEEPNESS], s[POLARITY] = amplitude, width, steepness, polarity
+                s[BEATS], s[SAME_BEFORE] = 1.0, 1.0
+                s[DISTANCE], s[ATRIAL_DISTANCE] = 0.03, 0.3
+            lag, same = _best_lag(x, usual[r, u], qrs, qrs_end)
+            difference, area, usual_area = 0.0, 1e-3, 1e-3
             for j in range(BEAT_SAMPLES):
-                wave[i, 2 * c, j] = min(max(x[j] / s[0], -6.0), 6.0)
-                wave[i, 2 * c + 1, j] = min(max((x[j] - usual[r, u, j]) / s[0], -6.0), 6.0)
+                wave[i, 2 * c, j] = min(max(x[j] / s[AMPLITUDE], -6.0), 6.0)
+                k = min(max(j + lag, 0), BEAT_SAMPLES - 1)
+                wave[i, 2 * c + 1, j] = min(max((x[k] - usual[r, u, j]) / s[AMPLITUDE], -6.0), 6.0)
                 if qrs <= j < qrs_end:
                     difference += abs(wave[i, 2 * c + 1, j])
+                    area += abs(x[k] - base)
+                    usual_area += abs(usual[r, u, j])
+            difference = min(difference / (qrs_end - qrs), 3.0)
+            _, like = _best_lag(x, other[r, u], qrs, qrs_end)
+            atrial = _correlation(x, usual[r, u], BEAT_BEFORE - 34, BEAT_BEFORE - 8)
+            # How far from the template, in units of how far the row's usual beats are.
+            strange = np.log((1.0 - same + 0.01) / (s[DISTANCE] + 0.01))
             if c == 0:
-                f[10] = same
-                f[11] = min(difference / (qrs_end - qrs), 3.0)
-                f[12] = width
-                f[13] = np.log(width / s[1])
-                f[14] = np.log(amplitude / s[0])
-                f[15] = _correlation(x, other[r, u], qrs, qrs_end)
-                f[16] = _correlation(x, usual[r, u], BEAT_BEFORE - 34, BEAT_BEFORE - 8)
+                f[0] = same
+                f[23] = strange
+                f[24] = np.log((1.0 - atrial + 0.05) / (s[ATRIAL_DISTANCE] + 0.05))
+                f[1] = difference
+                f[2] = width
+                f[3] = np.log(width / s[WIDTH])
+                f[4] = np.log(amplitude / s[AMPLITUDE])
+                f[5] = like
+                f[6] = atrial
+                f[10] = steepness
+                f[11] = steepness - s[STEEPNESS]
+                f[12] = polarity
+                f[13] = polarity - s[POLARITY]
+                f[14] = np.log(area / usual_area)
+                f[15] = _correlation(x, usual[r, u], BEAT_BEFORE + 16, BEAT_BEFORE + 50)
+                f[16] = 1.0 - s[SHARE] if s[SEEN] > 0.0 else 0.0
+                f[17] = s[SAME_BEFORE]
             else:
-                f[18] = same
-            if same > 0.85 and abs(np.log(amplitude / s[0])) < 0.7:
-                s[2] = min(s[2] + 1.0, 16.0)
-                rate = 1.0 / s[2]
+                f[8] = same
+                f[18] = difference
+                f[19] = np.log(width / s[WIDTH])
+                f[20] = np.log(amplitude / s[AMPLITUDE])
+                f[21] = steepness - s[STEEPNESS]
+                f[22] = polarity - s[POLARITY]
+                f[25] = strange
+            s[SAME_BEFORE] = same
+            early = -features[i, 0]
+            usually = same > 0.85 and abs(np.log(amplitude / s[AMPLITUDE])) < 0.7
+            otherwise = not usually and like > 0.85
+            s[SEEN] = min(s[SEEN] + 1.0, 25.0)
+            s[SHARE] += ((1.0 if usually else 0.0) - s[SHARE]) / s[SEEN]
+            s[OTHER_SHARE] += ((1.0 if otherwise else 0.0) - s[OTHER_SHARE]) / s[SEEN]
+            if usually:
+                s[BEATS] = min(s[BEATS] + 1.0, 16.0)
+                rate = 1.0 / s[BEATS]
                 for j in range(BEAT_SAMPLES):
-                    usual[r, u, j] += rate * (x[j] - usual[r, u, j])
-                s[0] += rate * (amplitude - s[0])
-                s[1] += rate * (width - s[1])
-                s[3] = 0.0
-            else:
-                like = _correlation(x, other[r, u], qrs, qrs_end)
-                s[3] = s[3] + 1.0 if like > 0.85 else 1.0
-                rate = 1.0 / min(s[3], 8.0)
+                    k = min(max(j + lag, 0), BEAT_SAMPLES - 1)
+                    usual[r, u, j] += rate * (x[k] - usual[r, u, j])
+                s[AMPLITUDE] += rate * (amplitude - s[AMPLITUDE])
+                s[WIDTH] += rate * (width - s[WIDTH])
+                s[STEEPNESS] += rate * (steepness - s[STEEPNESS])
+                s[POLARITY] += rate * (polarity - s[POLARITY])
+                s[EARLY] += rate * (early - s[EARLY])
+                s[DISTANCE] += rate * (1.0 - same - s[DISTANCE])
+                s[ATRIAL_DISTANCE] += rate * (1.0 - atrial - s[ATRIAL_DISTANCE])
+                continue
+            if not otherwise:
+                s[OTHER_BEATS] -= 1.0
+                if s[OTHER_BEATS] > 0.0:
+                    continue
+                s[OTHER_BEATS] = 0.0
+                s[OTHER_SHARE] = 0.0
+            s[OTHER_BEATS] = min(s[OTHER_BEATS] + 1.0, 8.0)
+            rate = 1.0 / s[OTHER_BEATS]
+            for j in range(BEAT_SAMPLES):
+                other[r, u, j] += rate * (x[j] - other[r, u, j])
+            s[OTHER_AMPLITUDE] += rate * (amplitude - s[OTHER_AMPLITUDE])
+            s[OTHER_WIDTH] += rate * (width - s[OTHER_WIDTH])
+            s[OTHER_STEEPNESS] += rate * (steepness - s[OTHER_STEEPNESS])
+            s[OTHER_POLARITY] += rate * (polarity - s[OTHER_POLARITY])
+            s[OTHER_EARLY] += rate * (early - s[OTHER_EARLY])
+            # The usual beat is the frequent one, and of two frequent ones the narrower and the less early.
+            for_other = np.log((s[OTHER_SHARE] + 0.01) / (s[SHARE] + 0.01))
+            for_other += 2.0 * np.log(s[WIDTH] / s[OTHER_WIDTH]) + 2.0 * (s[EARLY] - s[OTHER_EARLY])
+            if s[OTHER_BEATS] >= 5.0 and for_other > 0.7:
                 for j in range(BEAT_SAMPLES):
-                    other[r, u, j] += rate * (x[j] - other[r, u, j])
-                if s[3] >= 16.0:
-                    for j in range(BEAT_SAMPLES):
-                        usual[r, u, j] = other[r, u, j]
-                    s[0], s[1], s[2], s[3] = amplitude, width, 8.0, 0.0
+                    usual[r, u, j], other[r, u, j] = other[r, u, j], usual[r, u, j]
+                for j in range(SWAPPED):
+                    s[j], s[SWAPPED + j] = s[SWAPPED + j], s[j]
+                s[OTHER_BEATS] = min(s[OTHER_BEATS], 8.0)

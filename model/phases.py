@@ -17,7 +17,8 @@ from model.tokens import Tokens, wave_and_mask
 
 Chance = npt.NDArray[np.float64]
 
-_SECOND = [FEATURES.index("second_lead"), FEATURES.index("second_correlation")]
+_SECOND_LEAD = FEATURES.index("second_lead")
+_SECOND = [i for i, name in enumerate(FEATURES) if name.startswith("second")]
 
 
 class Pretext(nn.Module):
@@ -159,7 +160,7 @@ def beat_loss(model: EcgMoe, pool: Pool, index: Int, rng: np.random.Generator, d
     alone = _tensor(rng.random(n) < 0.3, device)
     wave[:, 2:] = wave[:, 2:] * ~alone[:, None, None]
     features[:, _SECOND] = features[:, _SECOND] * ~alone[:, None]
-    swap = _tensor(rng.random(n) < 0.15, device) & (features[:, _SECOND[0]] > 0.5)
+    swap = _tensor(rng.random(n) < 0.15, device) & (features[:, _SECOND_LEAD] > 0.5)
     wave = torch.where(swap[:, None, None], wave[:, [2, 3, 0, 1]], wave)
     noise = _tensor(0.05 * rng.random((n, 1, 1)), device)
     wave = wave + noise * torch.randn_like(wave) * (wave.abs().amax(2, keepdim=True) > 0)
@@ -172,13 +173,23 @@ def beat_loss(model: EcgMoe, pool: Pool, index: Int, rng: np.random.Generator, d
 
 
 def beat_chance(pool: Pool, beats: Int) -> Chance:
-    """Chance of each beat to be drawn, summed up: one over the root of the size of its class; a tenth of it for the
-    paced records, which else fill class Q with three patients."""
+    """Chance of each beat to be drawn, summed up: one over the root of the size of its class; a twentieth of it for
+    the paced records, which else fill class Q with three patients."""
     label = pool.beat[beats]
     chance = np.bincount(label, minlength=len(BEATS)).clip(1)[label] ** -0.5
-    chance[np.isin(pool.name, PACED)[pool.of_beat[beats]]] *= 0.1
+    chance[np.isin(pool.name, PACED)[pool.of_beat[beats]]] *= 0.05
     total: Chance = np.cumsum(chance / chance.sum())
     return total
+
+
+def settle_beats(model: EcgMoe, pool: Pool, beats: Int) -> None:
+    """Take off S what `beat_chance` gave it: the log of how much oftener than in patients it was drawn, next to N.
+
+    Of S alone. V and Q are told from N by shape, so more of them in the batches did not mean more false ones.
+    """
+    n = np.bincount(pool.beat[beats], minlength=len(BEATS)).clip(1)
+    with torch.no_grad():
+        model.morphology.head.bias[BEATS.index("S")] -= max(0.5 * float(np.log(n[0] / n[BEATS.index("S")])), 0.0)
 
 
 class WindowTask:

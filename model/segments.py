@@ -26,6 +26,7 @@ from model.kernels import (
     BEAT_SAMPLES,
     MAX_PENDING,
     MAX_RR,
+    N_SCALE,
     compare,
     complete_beats,
     take_samples,
@@ -44,18 +45,29 @@ N_CHANNELS = 2
 
 FEATURES = (
     "rr_median", "rr_upper", "next_median", "next_unknown", "next_rr", "drr", "rr_s", "previous_median", "irregular",
-    "rr_unknown", "correlation", "difference", "width", "width_change", "amplitude_change", "other_correlation",
-    "atrial_correlation", "second_lead", "second_correlation", "quality",
+    "rr_unknown", "rr_z", "next_z", "spread", "pair", "previous_z", "history", "correlation", "difference", "width",
+    "width_change", "amplitude_change", "other_correlation", "atrial_correlation", "second_lead",
+    "second_correlation", "quality", "steepness", "steepness_change", "polarity", "polarity_change", "area_change",
+    "t_correlation", "unlike_share", "previous_correlation", "second_difference", "second_width_change",
+    "second_amplitude_change", "second_steepness_change", "second_polarity_change", "strangeness",
+    "atrial_strangeness", "second_strangeness",
 )  # fmt: skip
 """Names of the beat features, in order.
 
 rr_median, rr_upper: log of RR by the median of the last 15 and by the mean of the longer half of the last 60 RRs.
 next_median, next_rr: log of the next RR by that median and by RR; 0 where `next_unknown` is 1.
 drr: (RR - previous RR) / median. rr_s: log of RR in s; 0 where `rr_unknown` is 1. irregular: mean |dRR| / median of 8.
-correlation, difference: with the running template (best lead) over the QRS, and the energy of the difference there.
-width: of the QRS in units of 0.1 s, width_change and amplitude_change: log ratio to the running normal beat.
-other_correlation: with the most recent beat unlike the template. atrial_correlation: with the template before the QRS.
-second_lead: 1 where there is one. quality: 0..1 as given times the share of samples that are there.
+rr_z, next_z, previous_z: RR, next and previous RR less the median of the last 60, in units of their spread (1.5 median
+absolute deviations and 3 % of the median). spread: log of that deviation by the median. pair: log of RR + next RR by
+two medians (0: a full pause follows). history: share of 20 RRs that are known.
+correlation, difference: with the running template (best lead) over the QRS, at the best of 9 shifts up to 32 ms, and
+the size of the difference there. strangeness: log of the distance (1 - correlation) by that of the row's usual beats;
+atrial_strangeness: the same of the P wave's place, `atrial_correlation`. t_correlation: with the template's T wave.
+width: of the QRS in units of 0.1 s. steepness: log of the steepest slope by the amplitude. polarity: -1 down to 1 up.
+width_change, amplitude_change, area_change: log ratio to the running usual beat; steepness_change, polarity_change:
+difference from it. other_correlation: with the running template of the most frequent beats unlike the usual.
+unlike_share: of the last beats. previous_correlation: `correlation` of the beat before.
+second_lead: 1 where there is one; second_...: of that lead. quality: 0..1 as given times the share of samples there.
 """
 N_FEATURES = len(FEATURES)
 SHAPE = FEATURES.index("correlation")  # features from here on need the samples
@@ -198,14 +210,15 @@ class BeatCutter:
 class Templates:
     """The running template of the usual beat, per row and lead, with which each beat is compared.
 
-    Causal: a beat is compared with what came before it, then enters the template if it is like it. Where beats unlike
-    it outnumber it for a while (16 in a row that are like one another), they become the template.
+    Causal: a beat is compared with what came before it, then enters the template if it is like it. Beside it the most
+    frequent other beat is kept. The two change places where that one is the more frequent by far, or nearly as frequent
+    and clearly narrower or less early: ventricular beats that come first, or often, do not stay the template.
     """
 
     def __init__(self, n_rows: int, n_leads: int) -> None:
         self._usual = np.zeros((n_rows, n_leads, BEAT_SAMPLES), np.float32)
         self._other = np.zeros((n_rows, n_leads, BEAT_SAMPLES), np.float32)
-        self._scale = np.zeros((n_rows, n_leads, 4), np.float32)  # amplitude, width, beats in usual, others in a row
+        self._scale = np.zeros((n_rows, n_leads, N_SCALE), np.float32)  # named in model.kernels
 
     def reset(self, rows: Int) -> None:
         """Forget the templates of these rows."""

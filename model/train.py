@@ -41,6 +41,7 @@ from model.phases import (
     hop_batch,
     hop_chance,
     hop_pairs,
+    settle_beats,
     settle_views,
 )
 from model.pool import Pool, join
@@ -67,7 +68,7 @@ class Settings:
     flat: int = 120
     views: int = 250
     band: int = 500
-    beats: int = 700
+    beats: int = 450
     windows: int = 900
     batch: int = 256
 
@@ -133,13 +134,16 @@ def _train_one(pool: Pool, records: Int, settings: Settings, work: Path, name: s
     hops = np.flatnonzero(np.isin(pool.of_hop, records) & (pool.hop_mask.max(1) > 0.5))
     beats = np.flatnonzero(np.isin(pool.of_beat, records) & (pool.beat >= 0))
 
-    def fit(phase: str, modules: Iterable[nn.Module], step: Step, n_steps: int, rate: float) -> None:
+    def fit(
+        phase: str, modules: Iterable[nn.Module], step: Step, n_steps: int, rate: float, decay: float = 0.01
+    ) -> None:
         _fit(
             model,
             list(modules),
             step,
             n_steps,
             rate,
+            decay,
             work / f"{name}-{phase}.pt",
             (settings.seed, len(records)),
             f"{name} {phase}",
@@ -171,7 +175,9 @@ def _train_one(pool: Pool, records: Int, settings: Settings, work: Path, name: s
         lambda rng: beat_loss(model, pool, draw(rng, beats, n, of_class), rng, device),
         settings.beats,
         3e-3,
+        0.1,
     )
+    settle_beats(model, pool, beats)
     tokens = Tokens.of(model, pool, records, device)
     windows = WindowTask(model, pool, tokens, hops, device)
     fit("windows", [model.fusion], lambda rng: windows.loss(n, rng), settings.windows, 2e-3)
@@ -184,13 +190,14 @@ def _fit(
     step: Step,
     n_steps: int,
     rate: float,
+    decay: float,
     path: Path,
     key: tuple[int, ...],
     text: str,
 ) -> None:
     """AdamW with a one-cycle rate; now and then and at the end a checkpoint, to go on from after a break."""
     parameters = list({id(p): p for m in modules for p in m.parameters()}.values())
-    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=n_steps, pct_start=0.15)
     done = 0
     if path.is_file():

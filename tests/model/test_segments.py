@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.kernels import BEAT_AFTER, BEAT_BEFORE, BEAT_SAMPLES, LOOK_AHEAD
+from model.kernels import BEAT_AFTER, BEAT_BEFORE, BEAT_SAMPLES, FIRST_SHAPE, LOOK_AHEAD
 from model.segments import (
     FEATURES,
     HOP_SAMPLES,
     HOP_TICKS,
+    SHAPE,
     BeatCutter,
     CompleteBeats,
     HopCutter,
@@ -237,6 +238,47 @@ def test_a_lasting_change_of_shape_becomes_the_template() -> None:
     same = features[:, FEATURES.index("correlation")]
     assert same[22] < 0
     assert same[-1] > 0.95
+
+
+def test_wide_early_beats_that_come_first_and_often_do_not_stay_the_template() -> None:
+    at = np.cumsum(np.tile([140, 280], 40)) + 200  # bigeminy, and the first of all is a wide one
+    signal = _ecg(at[1::2], 9000)
+    for tick in at[::2]:
+        signal[0, :, tick // 2 - 20 : tick // 2 + 21] = -2.0 * np.hanning(41)
+    beats = BeatCutter(1).push(ROW, FAR, _beats(at))
+    _, features = Templates(1, 2).cut(signal, beats, np.tile([[0, 1]], (at.size, 1)), beat_start(beats.at))
+    same = features[:, FEATURES.index("correlation")]
+    assert same[0] > 0.99
+    assert (same[41::2] > 0.95).all()
+    assert (same[40::2] < 0.5).all()
+
+
+def test_an_off_centre_peak_is_as_like_the_template_as_a_centred_one() -> None:
+    at = np.arange(1, 30) * 210
+    found = at.copy()
+    found[20] += 6
+    lead = np.tile([[0, 1]], (at.size, 1))
+    beats = BeatCutter(1).push(ROW, FAR, _beats(found))
+    wave, features = Templates(1, 2).cut(_ecg(at, 3500), beats, lead, beat_start(beats.at))
+    assert features[20, FEATURES.index("correlation")] > 0.95
+    assert np.abs(wave[20, 1, 8:-8]).max() < 0.3
+
+
+def test_a_short_interval_says_less_in_an_irregular_rhythm() -> None:
+    steady, wild = np.full(60, 200), np.tile([120, 260, 190, 230], 15)
+    z = []
+    for intervals in (steady, wild):
+        rr = intervals.copy()
+        rr[50] = 130
+        z.append(_feature(BeatCutter(1).push(ROW, FAR, _beats(np.cumsum(rr))), "rr_z")[50])
+    assert z[0] == -8.0
+    assert -2.0 < z[1] < -0.5
+
+
+def test_the_features_from_correlation_on_are_those_of_the_samples() -> None:
+    assert SHAPE == FIRST_SHAPE
+    beats = BeatCutter(1).push(ROW, FAR, _beats(np.cumsum([200, 190, 210, 130, 270, 200])))
+    assert not beats.features[:, FIRST_SHAPE:].any()
 
 
 def test_a_beat_without_samples_has_a_wave_of_zeros_and_no_quality() -> None:

@@ -14,6 +14,7 @@ from model.examples import Cut, cut_signal, match, window_index
 from model.figures import FoldResult, beat_figures, figures
 from model.judge import Judge
 from model.labels import BEATS, RHYTHMS
+from model.phases import settle_beats
 from model.pool import Pool, join
 
 SMALL = replace(trainer.Settings(), folds=2, scored=1, views=6, band=6, beats=30, windows=6, batch=32)
@@ -146,6 +147,17 @@ def test_training_learns_and_what_it_writes_is_served(
         json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]["beats"]["VEB"] == found["beats"]["VEB"]
     )
     assert "Potassium**: untrained" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_only_the_class_s_is_made_rarer_after_the_beats(pool: Pool) -> None:
+    model = EcgMoe().eval()
+    few = replace(pool, beat=pool.beat.copy())
+    few.beat[:100], few.beat[100:] = BEATS.index("N"), BEATS.index("S")
+    few.beat[101:] = -1
+    before = model.morphology.head.bias.detach().clone()
+    settle_beats(model, few, np.flatnonzero(few.beat >= 0))
+    change = (model.morphology.head.bias.detach() - before).numpy()
+    np.testing.assert_allclose(change, [0, -np.log(10), 0, 0, 0], atol=1e-5)
 
 
 def test_the_frozen_views_do_not_learn_from_labels(pool: Pool, tmp_path: Path) -> None:

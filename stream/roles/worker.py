@@ -14,7 +14,7 @@ import zmq
 
 from model.judge import Judge
 from stream import wire
-from stream.batcher import Batch, Batcher
+from stream.batcher import Batch, Batcher, Slice
 from stream.config import Settings, WorkerSettings
 from stream.log import mark_ready
 from stream.process import Stop, bind, fresh_id
@@ -100,7 +100,11 @@ class Worker:
         try:
             answers = self._call(batch)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            # A shard of another version, say: its arrays are refused, the worker lives on.
+            # What one shard sent (of another version, say) may spoil the batch: each part for itself, then.
+            if len(batch.slices) > 1:
+                for part in batch.slices:
+                    self._judge_batch(_only(batch, part))
+                return
             self.refused += batch.n
             log.error("batch_refused", kind=batch.kind, n=batch.n, error=str(error).splitlines()[0])
             return
@@ -142,3 +146,10 @@ class Worker:
                 del self._shards[identity]
             else:
                 self._socket.send_multipart([identity, frame])
+
+
+def _only(batch: Batch, part: Slice) -> Batch:
+    """The part of a batch that one block brought."""
+    rows = slice(part.first_row, part.first_row + part.n)
+    arrays = {name: array[rows] for name, array in batch.arrays.items()}
+    return Batch(batch.kind, part.n, arrays, (Slice(part.shard, part.first_id, 0, part.n),), batch.waited_ns)

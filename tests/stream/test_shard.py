@@ -223,7 +223,7 @@ def test_what_was_judged_is_counted_where_it_went_through() -> None:
 
 
 def test_answers_that_lack_an_array_or_a_row_are_refused_and_asked_for_again() -> None:
-    shard, clock = new_shard()
+    shard, _ = new_shard()
     shard.feed(list(events_of(Patient("bed1", [("sinus", 20)], seed=1), 20, [250])))
     work = shard.work()[0]
     ids = wire.Tensor.of(np.arange(work.first_id, work.first_id + work.n))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgpack
+import numpy as np
 import pytest
 import zmq
 from structlog.testing import capture_logs
@@ -132,3 +133,27 @@ def test_limits_of_a_bed_lie_over_those_of_the_ward(peers: Peers) -> None:
     known = profiles(peers.settings)
     assert (known[""].limit("HR_HIGH", "limit"), known[""].limit("HR_LOW", "limit")) == (130, 50)
     assert (known["bed7"].limit("HR_HIGH", "limit"), known["bed7"].limit("HR_LOW", "limit")) == (130, 45)
+
+
+def test_blocks_that_an_idle_worker_never_got_are_offered_again(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.roles.shard.LOST_NS", 200_000_000)
+    role = peers.role()
+    peers.source.send_multipart([hello(), *(packet(i) for i in range(6))])
+    peers.got(role, peers.worker, wire.Greeting)
+    ready = wire.encode(wire.Ready(worker="w", session="one", device="cpu", model_version="v", queued=0))
+    peers.worker.send_multipart([b"shard:a", ready])
+    first = peers.got(role, peers.worker, wire.Work)
+    time.sleep(0.3)
+    peers.worker.send_multipart([b"shard:a", ready])
+    assert peers.got(role, peers.worker, wire.Work) == first
+
+
+def test_a_worker_whose_answers_do_not_fit_is_refused_and_counted(peers: Peers) -> None:
+    role = peers.role()
+    nothing = wire.Judged(kind="beat", ids=wire.Tensor.of(np.arange(3)), arrays={}, batched_ns=1, judged_ns=1)
+    peers.got(role, peers.worker, wire.Greeting)
+    peers.worker.send_multipart([b"shard:a", wire.encode(nothing)])
+    deadline = time.monotonic() + 10
+    while not role.refused and time.monotonic() < deadline:
+        role.step()
+    assert role.refused == 1

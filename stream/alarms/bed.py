@@ -17,10 +17,11 @@ import msgspec
 
 from stream.alarms.alert import Side, sample_at
 from stream.alarms.book import NEVER, Book, Decision
-from stream.alarms.conditions import CONDITIONS, TICK_HZ, Profile, ProfileError
+from stream.alarms.conditions import CONDITIONS, Profile, ProfileError
 from stream.alarms.criteria import Detectors
 from stream.alarms.judgements import BEAT, WINDOW, Judgements
 from stream.alarms.lifecycle import LifeCycle
+from stream.alarms.numerics import Figures
 from stream.wire import Action, AlertEvent, Moment, Numeric
 
 ACTIONS_KEPT = 256
@@ -42,7 +43,7 @@ class BedAlarms:
     """
 
     # fmt: off
-    __slots__ = ("_actions", "_book", "_detectors", "_judgements", "_life", "_numerics", "_off", "_seen", "bed",
+    __slots__ = ("_actions", "_book", "_detectors", "_judgements", "_life", "_off", "_seen", "bed",
                  "epoch", "fs", "next_due")
     # fmt: on
 
@@ -55,9 +56,7 @@ class BedAlarms:
         self._judgements = Judgements(profile)
         self._actions: list[tuple[int, Action]] = []  # given back after a restart, not yet due
         self._seen: deque[str] = deque(maxlen=ACTIONS_KEPT)  # actions that came: given back twice, done once
-        self._numerics: list[Numeric] = []
         self._off = ""  # the alarms that are switched off, as told
-        self._book.arm("numeric", TICK_HZ)
         self._tell_off(0)
         self._plan()
 
@@ -154,9 +153,18 @@ class BedAlarms:
         return self._life.apply("wall", [decision], self._book.profile)
 
     def take_numerics(self) -> list[Numeric]:
-        """The numerics since the last call, one for each second of sample time."""
-        taken, self._numerics = self._numerics, []
-        return taken
+        """The numerics since the last call, one for each whole second of sample time that is no gap.
+
+        Each comes when the model's clock passes it, and is a function of what both sides knew by its
+        own tick; while the model is away, as soon as the detector's clock has passed it."""
+        return [self._numeric(second) for second in self._judgements.take_seconds()]
+
+    def model_away(self, on: bool) -> None:
+        """A watchdog says that the model does not answer, or does again; once more of the same is nothing.
+
+        While it is away numerics do not wait for it: `pvc_per_min` is None, and `rhythm` no more than
+        VFIB or ASYSTOLE by the detectors, else empty. Alarms wait for it all the same."""
+        self._judgements.model_away(on)
 
     def close(self, tick: int, reason: str = "epoch over") -> list[AlertEvent]:
         """The epoch is over at `tick`: every condition ends. A red that nobody has acknowledged stays
@@ -195,7 +203,7 @@ class BedAlarms:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave. Numerics that were not taken are not part of it."""
+        """Go on from what `state` gave."""
         self._book.restore(state["book"])
         self._detectors.restore(state["detectors"])
         self._judgements.restore(state["judgements"])
@@ -203,7 +211,6 @@ class BedAlarms:
         self._actions = [(tick, msgspec.convert(action, Action)) for tick, action in state["actions"]]
         self._seen = deque(state["seen"], maxlen=ACTIONS_KEPT)
         self._off = state["off"]
-        self._numerics = []
         self._plan()
 
     # What follows is inside.
@@ -221,18 +228,11 @@ class BedAlarms:
     def _run_to(self, tick: int, events: list[AlertEvent]) -> None:
         book = self._book
         if book.due < tick:
-            book.run(tick, self._fire)
+            book.run(tick, self._detectors.fire)
         book.clock = max(book.clock, tick)
         self._tell("detector", book, events)
         if self._life.due < tick:
             self._life.run(tick, book.profile, events)
-
-    def _fire(self, name: str, tick: int) -> None:
-        if name == "numeric":
-            self._book.arm("numeric", tick + TICK_HZ)
-            self._numerics.append(self._numeric(tick))
-        else:
-            self._detectors.fire(name, tick)
 
     def _tell(self, side: Side, book: Book, events: list[AlertEvent]) -> None:
         if book.out:
@@ -275,21 +275,14 @@ class BedAlarms:
         if codes:
             self._book.trigger("SOME_ALARMS_OFF", tick, tick, None, {"codes": codes})
 
-    def _numeric(self, tick: int) -> Numeric:
-        """What the bed shows at `tick`: `0` in asystole, nothing while the signal cannot be read."""
-        detectors, runs, rhythms = self._detectors, self._judgements.runs, self._judgements.rhythms
-        hr = None if detectors.inop or detectors.vf else detectors.heart.bpm(in_run=runs.run > 2)
-        active = self._book.active.keys() | self._judgements.book.active.keys()
-        red = next((code for code in ("VFIB", "ASYSTOLE", "VTACH") if code in active), "")
-        if red == "ASYSTOLE":
-            hr = 0.0
+    def _numeric(self, second: Figures) -> Numeric:
         return Numeric(
             bed=self.bed,
             epoch=self.epoch,
-            at=Moment(sample_at(tick, self.fs), self.fs),
-            hr=None if hr is None else round(hr, 1),
-            pvc_per_min=float(runs.per_minute(self._judgements.book.clock)) if runs.labels else None,
-            rhythm=red or rhythms.rhythm,
-            confidence=1.0 if red else rhythms.confidence,
-            quality=detectors.quality,
+            at=Moment(sample_at(second.at, self.fs), self.fs),
+            hr=None if second.hr is None else round(second.hr, 1),
+            pvc_per_min=second.pvc_per_min,
+            rhythm=second.rhythm,
+            confidence=second.confidence,
+            quality=second.quality,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from stream.alarms.book import Book
 from stream.alarms.conditions import CONDITIONS, TICK_HZ
-from stream.alarms.numerics import HeartRate, RateLimits
+from stream.alarms.numerics import REDS, HeartRate, RateLimits, Vitals
 
 WATERMARK = 62
 """Ticks until the detector has surely told of a beat (its DELAY)."""
@@ -71,6 +71,7 @@ class Detectors:
         self.pausing = -1  # the beat after which a pause was raised by its timer
         self.rate_high = RateLimits(book, "HR_HIGH", "X_TACHY", 1)
         self.rate_low = RateLimits(book, "HR_LOW", "X_BRADY", -1)
+        book.arm("numeric", TICK_HZ)
         self._learn(0, 0)
         self._time_silence()
 
@@ -179,7 +180,10 @@ class Detectors:
 
     def fire(self, name: str, tick: int) -> None:
         """A timer of the book has come."""
-        if name == "asystole":
+        if name == "numeric":
+            self.book.arm("numeric", tick + TICK_HZ)
+            self.log.append((tick, "second", self.vitals(tick), 0))
+        elif name == "asystole":
             self._arrest(tick)
         elif name == "pause" and "ASYSTOLE" not in self.book.active:
             self.pausing = self.last
@@ -196,6 +200,14 @@ class Detectors:
             self.rate_high.calm(tick)
         elif name == "calm HR_LOW":
             self.rate_low.calm(tick)
+
+    def vitals(self, at: int) -> Vitals:
+        """What is known at tick `at`, now: no rate while the signal cannot be read or is in VF."""
+        told = not (self.inop or self.vf)
+        red = next((code for code in REDS if code in self.book.active), "")
+        return Vitals(
+            at, self.heart.bpm() if told else None, self.heart.bpm(in_run=True) if told else None, red, self.quality
+        )
 
     def profile_changed(self, at: int) -> None:
         """The book has another profile: end what is switched off, time and rate by the new limits."""

@@ -11,39 +11,54 @@ from typing import Any
 
 from stream.alarms.book import NEVER, Book
 from stream.alarms.conditions import TICK_HZ, Profile
+from stream.alarms.numerics import REDS, Figures, Vitals, figures
 from stream.alarms.rhythms import Rhythms
-from stream.alarms.runs import PER_MINUTE, Runs
+from stream.alarms.runs import PER_MINUTE, RUN, Runs
 
 RATE_SPAN = 6 * TICK_HZ
 BEATS_KEPT = 16
-LOG_LIMIT = 8192  # entries that wait for a model; past it this side goes on without one
+LOG_LIMIT = 16384  # entries that wait for a model; past it this side goes on without one
 BEAT, WINDOW = 0, 1
+Entry = tuple[int, str, Any, int]  # of the detector's log: tick, what, and two that hang on what
 
 
 class Judgements:
     """Judged beats and windows of one bed, merged with the detector's log in order of ticks."""
 
     # fmt: off
-    __slots__ = ("beats", "book", "inop", "learning", "log", "pending", "rhythms", "runs", "tick", "vf")
+    __slots__ = ("away", "beats", "book", "inop", "learning", "log", "pending", "rhythms", "runs", "seconds", "tick",
+                 "vf")
     # fmt: on
 
     def __init__(self, profile: Profile) -> None:
         self.book = Book(profile)
         self.runs, self.rhythms = Runs(self.book), Rhythms(self.book)
         self.pending: list[tuple[int, int, int, tuple[Any, ...]]] = []  # ready, kind, at, what
-        self.log: deque[tuple[int, str, Any, int]] = deque()
+        self.log: deque[Entry] = deque()
         self.tick = -1  # all that is ready by this tick has come
+        self.away = False  # seconds do not wait for the model
+        self.seconds: list[Figures] = []  # settled, not yet taken
         self.inop, self.learning, self.vf = False, True, False  # the detector's side as of this clock
         self.beats: deque[int] = deque(maxlen=BEATS_KEPT)
 
     def add(self, ready: int, kind: int, at: int, what: tuple[Any, ...]) -> None:
         insort(self.pending, (ready, kind, at, what), key=_when)
 
-    def learn(self, entries: Iterable[tuple[int, str, Any, int]]) -> None:
+    def learn(self, entries: Iterable[Entry]) -> None:
         """What the detector's side wrote into its log."""
-        self.log.extend(entries)
+        self.log.extend(self._rest(entries) if self.away else entries)
         if len(self.log) > LOG_LIMIT:
             self.tick = max(self.tick, self.log[len(self.log) - LOG_LIMIT][0])
+
+    def model_away(self, on: bool) -> None:
+        """While `on`, no second waits for the model: each is settled without it as soon as it is known."""
+        self.away = on
+        if on:
+            self.log = deque(self._rest(self.log))
+
+    def take_seconds(self) -> list[Figures]:
+        taken, self.seconds = self.seconds, []
+        return taken
 
     def waits_for(self) -> int:
         """The tick that the detector's clock must pass before there is more to do here."""
@@ -88,9 +103,23 @@ class Judgements:
             self._break(tick, a, ended=True)
         elif what == "break":
             self._break(tick, a, ended=False)
+        elif what == "second":
+            self._settle(_vitals(a))
         elif what == "profile":
             self.book.profile = Profile(a)
             self.book.end_switched_off(tick)
+
+    def _rest(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Settle the seconds among the entries without the model; the others."""
+        entries = list(entries)
+        self.seconds += [figures(_vitals(a)) for _, what, a, _ in entries if what == "second"]
+        return [entry for entry in entries if entry[1] != "second"]
+
+    def _settle(self, vitals: Vitals) -> None:
+        runs, rhythms = self.runs, self.rhythms
+        n_pvcs = float(runs.per_minute(vitals.at)) if runs.labels else None
+        red = next((code for code in REDS if code in self.book.active), "")
+        self.seconds.append(figures(vitals, runs.run >= RUN, n_pvcs, red, rhythms.rhythm, rhythms.confidence))
 
     def _break(self, tick: int, end: int, ended: bool) -> None:
         """The signal is broken up to tick `end`; long enough that what stands has `ended`."""
@@ -128,6 +157,8 @@ class Judgements:
             "pending": [list(item) for item in self.pending],
             "log": [list(entry) for entry in self.log],
             "tick": self.tick,
+            "away": self.away,
+            "seconds": [list(second) for second in self.seconds],
             "knows": [self.inop, self.learning, self.vf],
             "beats": list(self.beats),
         }
@@ -139,12 +170,19 @@ class Judgements:
         self.pending = [(ready, kind, at, tuple(what)) for ready, kind, at, what in state["pending"]]
         self.log = deque((tick, what, a, b) for tick, what, a, b in state["log"])
         self.tick = state["tick"]
+        self.away = state["away"]
+        self.seconds = [Figures._make([*second[:-1], tuple(second[-1])]) for second in state["seconds"]]
         self.inop, self.learning, self.vf = state["knows"]
         self.beats = deque(state["beats"], maxlen=BEATS_KEPT)
 
 
 def _when(item: tuple[int, int, int, tuple[Any, ...]]) -> tuple[int, int, int]:
     return item[:3]
+
+
+def _vitals(entry: Any) -> Vitals:
+    """Of an entry of the log, which may have been in a checkpoint."""
+    return Vitals._make([*entry[:-1], tuple(entry[-1])])
 
 
 def _no_timers(name: str, tick: int) -> None:

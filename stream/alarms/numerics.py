@@ -4,10 +4,14 @@ The rule that bedside monitors disclose: the mean of the 12 newest RR intervals;
 newest is longer than 1200 ms (below 50 bpm), of the 4 newest; in a run of PVCs, of the 8 newest.
 Ventricular beats count. The run of PVCs is the model's to see, so only the shown figure knows of it:
 the alarms of the rate use the rule without it, and go on without a model.
+
+What is shown of a second is settled in two steps: `Vitals` when the detector's clock passes it,
+`Figures` when the model's does.
 """
 
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from stream.alarms.book import Book
 from stream.alarms.conditions import TICK_HZ
@@ -15,6 +19,47 @@ from stream.alarms.conditions import TICK_HZ
 SLOW_TICKS = 1200 * TICK_HZ // 1000
 MEAN_OF, MEAN_OF_RUN, MEAN_OF_SLOW = 12, 8, 4
 ENOUGH = 6  # intervals before a rate is told, at other than slow rates
+REDS = ("VFIB", "ASYSTOLE", "VTACH")  # what is shown as the rhythm while it stands, the first first
+
+
+class Vitals(NamedTuple):
+    """What the detectors know of a bed at tick `at`, a whole second.
+
+    `hr` is by the plain rule, `hr_in_run` by the one for a run of PVCs (bpm; None: not to be told).
+    `red` is VFIB or ASYSTOLE where it stands."""
+
+    at: int
+    hr: float | None
+    hr_in_run: float | None
+    red: str
+    quality: tuple[float, ...]
+
+
+class Figures(NamedTuple):
+    """What is shown of the second that ends at tick `at`."""
+
+    at: int
+    hr: float | None
+    pvc_per_min: float | None
+    rhythm: str
+    confidence: float
+    quality: tuple[float, ...]
+
+
+def figures(
+    vitals: Vitals,
+    in_run: bool = False,
+    pvc_per_min: float | None = None,
+    red: str = "",
+    rhythm: str = "",
+    confidence: float = 0.0,
+) -> Figures:
+    """The vitals with what the model knew at their tick; by themselves where there is no model.
+
+    `in_run`: in a run of PVCs. `red`: VFIB or VTACH where it stands. `rhythm`: that of the newest window."""
+    red = next((code for code in REDS if code in (vitals.red, red)), "")
+    hr = 0.0 if red == "ASYSTOLE" else vitals.hr_in_run if in_run else vitals.hr
+    return Figures(vitals.at, hr, pvc_per_min, red or rhythm, 1.0 if red else confidence, vitals.quality)
 
 
 class HeartRate:

@@ -504,9 +504,17 @@ def story(pieces: list[str], seed: int) -> tuple[list[Call], list[Call], int]:
 
 
 def run(
-    detector: list[Call], model: list[Call], end: int, rng: random.Random | None, act: bool = False
+    detector: list[Call],
+    model: list[Call],
+    end: int,
+    rng: random.Random | None,
+    act: bool = False,
+    numerics: list[wire.Numeric] | None = None,
+    away: bool = False,
 ) -> list[AlertEvent]:
-    """Both clocks, the model's as near behind as can be, or, with `rng`, at random distances and in random chunks."""
+    """Both clocks, the model's as near behind as can be, or, with `rng`, at random distances and in random chunks.
+
+    `numerics`: where to put them. `away`: a watchdog finds the model away now and then."""
     alarms = BedAlarms("bed-1", "epoch-1", 250.0)
     events: list[AlertEvent] = []
     d = m = head = 0
@@ -526,6 +534,10 @@ def run(
         if act and rng and rng.random() < 0.1:
             kind = rng.choice(("acknowledge", "audio_pause", "alarm_pause", "alarms_on"))
             events += alarms.action(wire.Action(id=f"a{head}", bed="bed-1", kind=kind, who="nurse", at_ns=1), head - 1)
+        if away and rng and rng.random() < 0.2:
+            alarms.model_away(rng.random() < 0.5)
+        if numerics is not None and (rng is None or rng.random() < 0.7):
+            numerics += alarms.take_numerics()
         behind = 0 if rng is None else rng.choice((0, 100, 5000, 50_000))
         batch = []
         while m < len(model) and model[m][0] < head - behind:
@@ -540,6 +552,8 @@ def run(
         events += getattr(alarms, name)(*arguments)
     events += alarms.advance(head + 1)
     events += alarms.advance_model(head)
+    if numerics is not None:
+        numerics += alarms.take_numerics()
     return events
 
 
@@ -556,6 +570,32 @@ def test_the_distance_of_the_clocks_and_the_chunks_change_no_decision(pieces: li
     assert decided(far) == decided(near)
     ids = [{event.event_id for event in events if event.seq % 1000 == 0} for events in (near, far)]
     assert ids[0] == ids[1]
+
+
+@given(stories, st.integers(0, 10**6))
+@slow
+def test_the_distance_of_the_clocks_and_the_chunks_change_no_numeric(pieces: list[str], seed: int) -> None:
+    detector, model, end = story(pieces, seed)
+    near: list[wire.Numeric] = []
+    far: list[wire.Numeric] = []
+    run(detector, model, end, None, numerics=near)
+    run(detector, model, end, random.Random(seed + 1), numerics=far)
+    assert far == near and near
+
+
+@given(stories, st.integers(0, 10**6))
+@slow
+def test_a_model_that_comes_and_goes_leaves_out_no_numeric_and_tells_none_twice(pieces: list[str], seed: int) -> None:
+    detector, model, end = story(pieces, seed)
+    steady: list[wire.Numeric] = []
+    broken: list[wire.Numeric] = []
+    run(detector, model, end, None, numerics=steady)
+    run(detector, model, end, random.Random(seed + 1), numerics=broken, away=True)
+    assert [n.at for n in broken] == [n.at for n in steady]
+    for with_model, told in zip(steady, broken, strict=True):
+        if told != with_model:
+            assert (told.pvc_per_min, told.quality) == (None, with_model.quality)
+            assert told.rhythm in ("", "VFIB", "ASYSTOLE")
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -589,6 +629,7 @@ def test_restored_at_any_point_it_goes_on_as_if_nothing_had_been(pieces: list[st
     calls = [*detector, *model]
     calls += [(tick, "advance", (tick,)) for tick in range(0, end, 130)]
     calls += [(tick, "advance_model", (tick - 40,)) for tick in range(90, end, 170)]
+    calls += [(tick, "model_away", (tick % 2 == 0,)) for tick in range(ticks(7), end, 3171)]
     for tick in range(ticks(5), end, ticks(17)):
         action = wire.Action(
             id=f"a{tick}", bed="b", kind=("audio_pause", "acknowledge", "alarm_pause")[tick % 3], who="n", at_ns=1
@@ -602,7 +643,6 @@ def test_restored_at_any_point_it_goes_on_as_if_nothing_had_been(pieces: list[st
     second = BedAlarms("bed-1", "epoch-1", 360.0)
     second.restore(msgpack.unpackb(msgpack.packb(first.state()), strict_map_key=False))
     assert second.next_due == first.next_due
-    first.take_numerics()
     for _, name, arguments in calls[cut:]:
         assert getattr(second, name)(*arguments) == getattr(first, name)(*arguments)
     assert second.take_numerics() == first.take_numerics()

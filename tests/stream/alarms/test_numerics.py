@@ -1,9 +1,11 @@
 import itertools
 
+import msgpack
 import pytest
 
+from stream.alarms.bed import BedAlarms
 from stream.alarms.numerics import HeartRate
-from tests.stream.playing import Player, ticks
+from tests.stream.playing import DECIDED, READY, Player, ticks
 
 
 def rate_of(rrs_s: list[float], in_run: bool = False) -> float | None:
@@ -83,6 +85,64 @@ def test_there_is_one_numeric_for_each_second_however_time_comes() -> None:
     player.to(ticks(60))
     assert [n.at.sample for n in player.alarms.take_numerics()] == [250 * i for i in range(1, 60)]
     assert player.alarms.take_numerics() == []
+
+
+def test_a_numeric_waits_for_the_model_and_shows_what_it_knew_at_that_second() -> None:
+    """Nine beats at 150, a run of PVCs, are judged long after the detector has gone on to another rate."""
+    player = Player()
+    player.beats("N" * 12, 0.8)
+    begin = player.last
+    player.alarms.take_numerics()
+    run = [begin + ticks(0.4) * i for i in range(1, 10)]
+    after = [run[-1] + ticks(0.8) * i for i in range(1, 10)]
+    for at in run + after:
+        player.alarms.beat(at, at + DECIDED)
+    player.alarms.advance(after[-1] + ticks(1))
+    assert player.alarms.take_numerics() == []
+    for at in run + after:
+        player.alarms.judged_beat(at, at + READY, "V" if at in run else "N")
+    player.alarms.advance_model(after[-1] + ticks(1))
+    told = player.alarms.take_numerics()
+    in_run = next(n for n in told if run[-1] + READY < n.at.sample <= after[0])
+    assert (in_run.hr, in_run.pvc_per_min) == (150, 9)
+    assert told[-1].hr == pytest.approx(60 * 12 / (3 * 0.4 + 9 * 0.8), abs=0.1)
+
+
+def test_while_the_model_is_away_numerics_come_at_once_and_none_comes_twice() -> None:
+    player = Player()
+    player.beats("NNV", 0.8)
+    model_at = player.now
+    player.alarms.take_numerics()
+    begin = (model_at // 250 + 1) * 250
+    player.alarms.advance(begin + 1)
+    player.alarms.model_away(True)
+    player.alarms.model_away(True)
+    player.alarms.advance(begin + 251)
+    alone = player.alarms.take_numerics()
+    assert [n.at.sample for n in alone] == [begin, begin + 250]
+    assert {(n.pvc_per_min, n.rhythm, n.confidence) for n in alone} == {(None, "", 0.0)}
+    assert all(n.hr == pytest.approx(75) for n in alone)
+    player.alarms.advance(begin + ticks(6))
+    assert player.alarms.take_numerics()[-1].rhythm == "ASYSTOLE"
+    player.alarms.model_away(False)
+    player.alarms.advance(begin + ticks(8) + 1)
+    assert player.alarms.take_numerics() == []
+    player.alarms.advance_model(begin + ticks(8))
+    told = player.alarms.take_numerics()
+    assert [n.at.sample for n in told] == [begin + ticks(s) for s in (6, 7, 8)]
+    assert {n.pvc_per_min for n in told} == {1}
+
+
+def test_numerics_that_wait_and_those_that_nobody_took_are_in_the_checkpoint() -> None:
+    player = Player()
+    player.alarms.advance(player.now + ticks(3))
+    after = BedAlarms("bed-1", "epoch-1", 250.0)
+    after.restore(msgpack.unpackb(msgpack.packb(player.alarms.state()), strict_map_key=False))
+    for alarms in (player.alarms, after):
+        alarms.advance_model(player.now + ticks(3))
+    told = after.take_numerics()
+    assert told == player.alarms.take_numerics()
+    assert [n.at.sample for n in told] == [250 * i for i in range(1, len(told) + 1)] and len(told) > 10
 
 
 def test_asystole_shows_zero_and_an_unreadable_signal_shows_nothing() -> None:

@@ -26,12 +26,14 @@ MAX_FRAME_BYTES = 4 << 20
 MAX_SIGNALS = 16
 MAX_SAMPLES = 20_000
 MIN_RATE_HZ, MAX_RATE_HZ = 50.0, 2000.0
+MAX_FIRST = 2**40  # 17 years at the highest rate
 MISSING = -32768  # the int16 that stands for a sample that is not there
 
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, Meta(max_length=1000)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Sample = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # what a float and a journal can hold
 Rate = Annotated[float, Meta(ge=MIN_RATE_HZ, le=MAX_RATE_HZ)]
 
 
@@ -59,8 +61,8 @@ class Signal(Struct, frozen=True, forbid_unknown_fields=True):
 class Moment(Struct, frozen=True, forbid_unknown_fields=True):
     """A point of a recording: its sample, and the rate in Hz that the sample counts in."""
 
-    sample: int
-    fs: float
+    sample: Sample
+    fs: Annotated[float, Meta(ge=0, le=1e6)]
 
 
 class Stamps(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -389,7 +391,7 @@ class Alerts(Message, frozen=True, tag="alerts"):
 
     shard: Name
     session: Name
-    first: Count
+    first: Annotated[int, Meta(ge=0, le=2**53)]
     events: tuple[AlertEvent, ...]
 
 
@@ -416,7 +418,7 @@ class Action(Message, frozen=True, tag="action"):
     until_s: float | None = None
     limits: dict[str, Any] = {}
     epoch: Annotated[str, Meta(max_length=64)] = ""
-    sample: int | None = None
+    sample: Sample | None = None
 
 
 class SnapshotRequest(Message, frozen=True, tag="snapshot_request"):
@@ -486,7 +488,7 @@ def _check_waveform(packet: Waveform) -> None:
             f"data: {packet.data.nbytes} bytes, but {len(packet.signals)} signals x {packet.n} samples "
             f"of int16 take {expected}; send signals in rows, little-endian",
         )
-    if packet.first + packet.n > 2**62:
+    if packet.first > MAX_FIRST:
         raise WireError("field", f"first: {packet.first} is beyond any recording; count from the start of the epoch")
 
 

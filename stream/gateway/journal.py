@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from stream.wire import Action, AlertEvent
+from stream.wire import Action, AlertEvent, WireError
 
 SCHEMA = 1
 APPLICATION_ID = 0x57424A31  # "WBJ1" in the file's header: SQLite's own mark of whose file it is
@@ -81,6 +81,21 @@ _json = msgspec.json.Encoder()
 
 class JournalError(ValueError):
     """The journal cannot be opened, read or written now; the text names the file and the mend."""
+
+
+def check(message: AlertEvent | Action) -> None:
+    """Raise WireError where a message cannot be kept: its free parts hold what JSON has no form for."""
+    if isinstance(message, Action):
+        free: dict[str, Any] = {"limits": message.limits}
+    else:
+        free = {"evidence": message.evidence, "ack": message.ack}
+    for name, part in free.items():
+        try:
+            _json.encode(part)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            shown = repr(part)[:60]
+            mend = "send text, numbers, lists and maps"
+            raise WireError("field", f"{name}: {shown} cannot be kept as JSON ({error}); {mend}") from None
 
 
 class Journal:

@@ -31,7 +31,8 @@ State = Literal["waiting", "starting", "ready", "finished", "given_up"]
 
 
 class Role(Struct, frozen=True):
-    """`arguments`: of run_pipeline.py. `once`: it ends by itself, with exit code 0 and for good."""
+    """`arguments`: of run_pipeline.py. `once`: it ends by itself and for good: with exit code 0, or, once it was
+    ready, with any; not by a signal."""
 
     name: str
     arguments: tuple[str, ...]
@@ -143,9 +144,9 @@ class Child:
         self._process, self.code = None, code
         self.died = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self._tail.read()
-        if self.role.once and code == 0:
+        if self.role.once and (code == 0 or (code > 0 and self._was_ready)):
             self.state = "finished"
-            self._log.info("role_finished", name=self.role.name)
+            self._log.info("role_finished", name=self.role.name, died=self.died)
         elif self._deaths_at_once >= MAX_DEATHS_AT_ONCE or (code == WRONG_USAGE and not self._was_ready):
             self.state = "given_up"
             self._log.error("role_given_up", name=self.role.name, died=self.died, last_line=self.last_line)

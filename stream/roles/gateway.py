@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from stream import wire
 from stream.alarms.conditions import Profile, ProfileError
 from stream.config import Settings
-from stream.gateway.journal import Journal, JournalError, utc
+from stream.gateway.journal import Journal, JournalError, check, utc
 from stream.gateway.register import ActionError, Register, Sessions
 from stream.latency import Latency
 from stream.log import mark_ready
@@ -171,6 +171,7 @@ class Gateway:
         elif isinstance(message, Greeting):
             self._greet(identity, message)
         elif isinstance(message, Action):
+            check(message)
             self._echoes.append(message)
         else:
             raise WireError("field", f"t: {type(message).__name__} is not for a gateway; see docs/wire.md")
@@ -189,6 +190,8 @@ class Gateway:
             return
         if first > until:
             self._complain("alerts_missing", shard=message.shard, first=first, wanted=until)
+        for event in message.events:
+            check(event)
         for event in message.events:
             self.register.heard(event.bed, event.epoch, identity, now_ns)
         self._turn.extend(message.events)
@@ -226,6 +229,7 @@ class Gateway:
         if isinstance(message, wire.SnapshotRequest):
             self._snapshots.append(envelope)
         elif isinstance(message, Action):
+            check(message)
             try:
                 action = self.register.check(message, self._utc_ns())
                 if action.kind == "limits":

@@ -125,6 +125,10 @@ class Supervisor:
         """Whether a role that runs once has ended."""
         return self._children[name].state == "finished"
 
+    def exit_code(self, name: str) -> int:
+        """With which exit code a role last ended; 0 where it never did."""
+        return self._children[name].code
+
     @property
     def given_up(self) -> str:
         """The first role that was given up, with its last line and how it died; empty where none was."""
@@ -142,7 +146,7 @@ class Supervisor:
         assert self._socket is not None
         try:
             asked = msgspec.msgpack.decode(frame, type=Command)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             answer = Answer("", False, f"not a command: {error}", {})
         else:
             ok, text = self._do(asked)

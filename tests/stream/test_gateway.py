@@ -423,6 +423,44 @@ def test_a_bad_frame_from_anywhere_is_refused_counted_and_logged_once_a_second(
     assert wire.decode(bench.operator.recv_multipart()[-1]).ok is False
 
 
+def frame_with(message: wire.AnyMessage, **raw: object) -> bytes:
+    return msgpack.packb(msgpack.unpackb(wire.encode(message)) | raw)
+
+
+EVENT = msgpack.unpackb(wire.encode(alerts(alert("bad"))))["events"][0]
+EXTRA = msgpack.ExtType(5, b"1")
+
+
+@pytest.mark.parametrize(
+    ("frame", "named"),
+    [
+        (wire.encode(alerts(alert("bad", onset=Moment(2**63, FS)))), "onset.sample"),
+        (wire.encode(alerts(alert("bad", onset=Moment(-(2**53) - 1, FS)))), "onset.sample"),
+        (wire.encode(alerts(alert("bad", stream_time=Moment(1, float("nan"))))), "stream_time.fs"),
+        (wire.encode(alerts(alert("bad"), first=2**63 - 1)), "first"),
+        (frame_with(alerts(alert("bad")), events=[EVENT | {"evidence": {"x": EXTRA}}]), "evidence"),
+        (frame_with(alerts(alert("bad")), events=[EVENT | {"ack": {"x": EXTRA}}]), "ack"),
+        (frame_with(action(), sample=2**63), "sample"),
+        (frame_with(action(), limits={"HR_HIGH": {"limit": EXTRA}}), "limits"),
+    ],
+)
+def test_what_the_journal_could_not_keep_is_refused_and_the_rest_is_kept(
+    bench: Bench, frame: bytes, named: str
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        bench.shard.send_multipart([frame, wire.encode(alerts(alert("good")))])
+        assert bench.answer() == Committed(session="s1", until=1)
+    assert [event.alert_id for event in bench.journal.query()] == ["good"]
+    (said,) = [entry for entry in logs if entry["event"] == "refused_field"]
+    assert said["count"] == 1 and named in said["text"]
+
+
+def test_a_client_whose_limits_are_no_json_is_told_so(bench: Bench) -> None:
+    bench.operator.send(frame_with(action(kind="limits"), limits={"HR_HIGH": {"limit": EXTRA}}))
+    reply = bench.answer(bench.operator)
+    assert not reply.ok and "limits: {'HR_HIGH'" in reply.text and "cannot be kept as JSON" in reply.text
+
+
 def test_alerts_of_an_epoch_that_its_shard_no_longer_has_end_after_a_while_and_say_why(bench: Bench) -> None:
     low = alert("low", epoch="epoch-0", latching=False, priority="low")
     bench.send(alerts(alert("red", epoch="epoch-0"), low, alert("new")))

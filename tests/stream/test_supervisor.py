@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+import zmq
 from structlog.testing import capture_logs
 
 from stream.process import BindError
 from stream.roles import child
 from stream.roles.child import Role, Tail
-from stream.roles.supervisor import Supervisor, ask
+from stream.roles.supervisor import Answer, Supervisor, ask
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -35,6 +37,8 @@ mark_ready(how)
 print("line of", how, flush=True)
 if how == "short":
     sys.exit(0)
+if how == "fails":
+    sys.exit("record: cannot be read any more")
 time.sleep(100)
 """
 
@@ -140,6 +144,25 @@ def test_a_role_that_runs_once_is_finished_and_not_started_again(ward: Callable[
     assert one.status()["short"] == child.RoleStatus(None, "finished", 0, "exit code 0")
 
 
+def test_a_role_that_runs_once_and_failed_after_it_was_ready_is_finished_with_its_exit_code(
+    ward: Callable[..., Supervisor],
+) -> None:
+    one = ward("fails", once=True)
+    poll_until(one, lambda: one.finished("fails"))
+    one.poll(0.05)
+    assert one.status()["fails"] == child.RoleStatus(None, "finished", 0, "exit code 1")
+    assert one.exit_code("fails") == 1
+
+
+def test_a_role_that_runs_once_and_was_killed_is_started_again(ward: Callable[..., Supervisor]) -> None:
+    one = ward("good", once=True)
+    assert one.wait_ready(["good"], 60)
+    first = one.status()["good"].pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    poll_until(one, lambda: one.status()["good"].restarts == 1 and one.status()["good"].state == "ready")
+
+
 def test_stopping_ends_all_roles_even_one_that_is_deaf_to_it(ward: Callable[..., Supervisor]) -> None:
     one = ward("good", "deaf")
     assert one.wait_ready(["good", "deaf"], 60)
@@ -200,6 +223,23 @@ for command, role in (("status", ""), ("kill", "good"), ("kill", "nobody"), ("st
         "False role 'nobody': not running; known: good ['good']",
         "True done ['good']",
     ]
+
+
+@pytest.mark.parametrize(
+    "frame", [b"\x82\xa1t\xa7comm\xffnd\xa2id\xa1a", b"\x82\xa1t\xa7command\xa2id\xa1\xff", b"\x91" * 100_000]
+)
+def test_a_frame_that_is_no_command_is_answered_so(
+    ward: Callable[..., Supervisor], free_port: Callable[[], int], frame: bytes
+) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    one = ward(control=address)
+    with zmq.Context.instance().socket(zmq.DEALER) as client:
+        client.setsockopt(zmq.LINGER, 0)
+        client.connect(address)
+        client.send(frame)
+        poll_until(one, lambda: bool(client.poll(0)))
+        answer = msgspec.msgpack.decode(client.recv(), type=Answer)
+    assert not answer.ok and answer.text.startswith("not a command: ")
 
 
 def test_a_second_supervisor_is_refused_with_the_setting_and_the_address(

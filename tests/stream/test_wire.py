@@ -113,7 +113,7 @@ SIGNAL = RAW["signals"][0]
         ("epoch", 5, "epoch: 5"),
         ("seq", -1, "seq: -1"),
         ("first", 2**63, "first: 9223372036854775808"),
-        ("first", 2**62, "first: 4611686018427387904 is beyond"),
+        ("first", 2**40 + 1, "first: 1099511627777 is beyond"),
         ("rate", 0.0, "rate: 0.0"),
         ("rate", 49.9, "rate: 49.9"),
         ("rate", 2000.5, "rate: 2000.5"),

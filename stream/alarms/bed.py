@@ -17,7 +17,7 @@ import msgspec
 
 from stream.alarms.alert import Side, sample_at
 from stream.alarms.book import NEVER, Book, Decision
-from stream.alarms.conditions import CONDITIONS, Profile, ProfileError
+from stream.alarms.conditions import CONDITIONS, Profile, ProfileError, merged
 from stream.alarms.criteria import Detectors
 from stream.alarms.judgements import BEAT, WINDOW, Judgements
 from stream.alarms.lifecycle import LifeCycle
@@ -43,7 +43,7 @@ class BedAlarms:
     """
 
     # fmt: off
-    __slots__ = ("_actions", "_book", "_detectors", "_judgements", "_life", "_off", "_seen", "bed",
+    __slots__ = ("_actions", "_book", "_detectors", "_judgements", "_life", "_off", "_refused", "_seen", "bed",
                  "epoch", "fs", "next_due")
     # fmt: on
 
@@ -56,6 +56,7 @@ class BedAlarms:
         self._judgements = Judgements(profile)
         self._actions: list[tuple[int, Action]] = []  # given back after a restart, not yet due
         self._seen: deque[str] = deque(maxlen=ACTIONS_KEPT)  # actions that came: given back twice, done once
+        self._refused: list[str] = []
         self._off = ""  # the alarms that are switched off, as told
         self._tell_off(0)
         self._plan()
@@ -185,6 +186,12 @@ class BedAlarms:
         self._life.inherit(before._life)
         self._plan()
 
+    def take_refused(self) -> list[str]:
+        """Changes of operators that were left out since the last call, as texts: after a restart they did
+        not fit the profile as it was set up anew, or, for a later tick, what was changed until then."""
+        taken, self._refused = self._refused, []
+        return taken
+
     @property
     def profile(self) -> Profile:
         """The limits as they are now."""
@@ -193,6 +200,7 @@ class BedAlarms:
     def state(self) -> dict[str, Any]:
         """All of it, of plain values that msgpack takes; `restore` into a BedAlarms of the same bed."""
         return {
+            "profile": self._book.base.changes,
             "book": self._book.state(),
             "detectors": self._detectors.state(),
             "judgements": self._judgements.state(),
@@ -203,14 +211,18 @@ class BedAlarms:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        self._book.restore(state["book"])
+        """Go on from what `state` gave, with what operators had changed laid over this one's own profile.
+
+        Where that profile is another than it was then, what it switches off ends, at the next call."""
+        self._refused = self._book.restore(state["book"])
         self._detectors.restore(state["detectors"])
         self._judgements.restore(state["judgements"])
         self._life.restore(state["life"])
         self._actions = [(tick, msgspec.convert(action, Action)) for tick, action in state["actions"]]
         self._seen = deque(state["seen"], maxlen=ACTIONS_KEPT)
         self._off = state["off"]
+        if state["profile"] != self._book.base.changes:
+            self._profile_changed(self._book.clock)
         self._plan()
 
     # What follows is inside.
@@ -259,11 +271,14 @@ class BedAlarms:
         if action.kind != "limits":
             events += self._life.act(action, tick, self._book.profile)
             return
-        self._book.profile = self._book.profile.with_changes(action.limits)
-        self._detectors.log.append((tick, "profile", self._book.profile.changes, 0))
+        self._refused += self._book.lay(merged(self._book.changes, action.limits))
+        self._profile_changed(tick)
+        self._tell("detector", self._book, events)
+
+    def _profile_changed(self, tick: int) -> None:
+        self._detectors.log.append((tick, "profile", self._book.changes, 0))
         self._detectors.profile_changed(tick)
         self._tell_off(tick)
-        self._tell("detector", self._book, events)
 
     def _tell_off(self, tick: int) -> None:
         """Some alarms are switched off, others than were: a technical alert names them."""

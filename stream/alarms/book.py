@@ -6,10 +6,10 @@ pauses or suppression, so what it decides is the same whatever an operator does 
 apart the clocks run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from stream.alarms.conditions import CONDITIONS, TICK_HZ, Profile
+from stream.alarms.conditions import CONDITIONS, TICK_HZ, Profile, ProfileError, merged
 
 NEVER = 1 << 62
 CONTINUE_TICKS = 60 * TICK_HZ
@@ -34,10 +34,11 @@ class Decision(NamedTuple):
 class Book:
     """Conditions and timers on one clock. `out` collects the decisions until they are taken."""
 
-    __slots__ = ("active", "clock", "due", "onsets", "out", "profile", "timers")
+    __slots__ = ("active", "base", "changes", "clock", "due", "onsets", "out", "profile", "timers")
 
     def __init__(self, profile: Profile) -> None:
-        self.profile = profile
+        self.base = self.profile = profile
+        self.changes: dict[str, dict[str, Any]] = {}  # what operators have changed of `base`
         self.clock = 0
         self.active: dict[str, list[Any]] = {}  # code: [onset, worst value]
         self.onsets: dict[str, int] = {}  # code: its newest onset, since no two episodes may share one
@@ -141,6 +142,24 @@ class Book:
         for code in [code for code in self.active if not self.profile.enabled(code)]:
             self.end(code, at, "switched off")
 
+    def lay(self, changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Lay all that operators have changed over the profile that the bed was set up with. What no longer
+        fits that is left out, code by code, and returned as texts that say why."""
+        self.profile, self.changes = self.base, {}
+        try:
+            self.profile = self.base.with_changes(changes)
+            self.changes = merged({}, changes)
+            return []
+        except ProfileError:
+            refused = []
+        for code, settings in changes.items():
+            try:
+                self.profile = self.profile.with_changes({code: settings})
+                self.changes[code] = dict(settings)
+            except ProfileError as error:
+                refused.append(str(error))
+        return refused
+
     def take(self) -> list[Decision]:
         taken, self.out = self.out, []
         return taken
@@ -151,15 +170,16 @@ class Book:
             "active": {code: list(standing) for code, standing in self.active.items()},
             "onsets": dict(self.onsets),
             "timers": dict(self.timers),
-            "changes": self.profile.changes,
+            "changes": self.changes,
             "out": [list(decision) for decision in self.out],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Go on from a `state`; what operators had changed and no longer fits is left out, as `lay` does."""
         self.clock = state["clock"]
         self.active = {code: list(standing) for code, standing in state["active"].items()}
         self.onsets = dict(state["onsets"])
         self.timers = dict(state["timers"])
         self.due = min(self.timers.values(), default=NEVER)
-        self.profile = Profile(state["changes"])
         self.out = [Decision._make([*entry[:7], tuple(entry[7])]) for entry in state["out"]]
+        return self.lay(state["changes"])

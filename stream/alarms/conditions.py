@@ -220,12 +220,7 @@ class Profile:
 
     def with_changes(self, changes: Mapping[str, Mapping[str, Any]]) -> "Profile":
         """This profile with further changes on top; raises ProfileError and leaves this one alone."""
-        merged = {code: dict(settings) for code, settings in self.changes.items()}
-        for code, settings in changes.items():
-            if not isinstance(settings, Mapping):
-                raise ProfileError(f"{code}: {settings!r} is no table of settings; write {{name: value}}")
-            merged[code] = {**merged.get(code, {}), **settings}
-        return Profile(merged)
+        return Profile(merged(self.changes, changes))
 
     def limit(self, code: str, name: str) -> float:
         return self._limits[code][name]
@@ -262,6 +257,18 @@ class Profile:
                 known = [*limits, *(("enabled",) if row else ()), *(("priority",) if row and row.priorities else ())]
                 raise ProfileError(f"{code}.{name}: no such setting; known are {', '.join(known)}")
             kept[name] = value
+
+
+def merged(
+    changes: Mapping[str, Mapping[str, Any]], more: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Changes with more on top, setting by setting; raises ProfileError where a code has no table of them."""
+    result = {code: dict(settings) for code, settings in changes.items()}
+    for code, settings in more.items():
+        if not isinstance(settings, Mapping):
+            raise ProfileError(f"{code}: {settings!r} is no table of settings; write {{name: value}}")
+        result[code] = {**result.get(code, {}), **settings}
+    return result
 
 
 def _checked_switch(row: Condition, value: object) -> bool:

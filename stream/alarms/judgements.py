@@ -106,7 +106,7 @@ class Judgements:
         elif what == "second":
             self._settle(_vitals(a))
         elif what == "profile":
-            self.book.profile = Profile(a)
+            self.book.lay(a)
             self.book.end_switched_off(tick)
 
     def _rest(self, entries: Iterable[Entry]) -> list[Entry]:

@@ -1,7 +1,7 @@
 """The life of alerts: chains, time-outs, latching, operators, and what must hold whatever comes."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
@@ -284,6 +284,65 @@ def test_a_refused_limit_changes_nothing() -> None:
     with pytest.raises(ValueError, match=r"HR_HIGH.limit: 20 is refused; it may be 60 to 300 bpm"):
         player.act("limits", limits={"VTACH": {"run": 8}, "HR_HIGH": {"limit": 20}})
     assert player.alarms.profile.changes == {}
+
+
+def restarted(before: BedAlarms, changes: Mapping[str, Mapping[str, Any]]) -> BedAlarms:
+    """The same bed from its checkpoint, set up with these changes of the defaults."""
+    after = BedAlarms(before.bed, before.epoch, before.fs, Profile(changes))
+    after.restore(msgpack.unpackb(msgpack.packb(before.state()), strict_map_key=False))
+    return after
+
+
+def test_after_a_restart_the_limits_are_those_set_up_now_with_the_operators_on_top() -> None:
+    player = Player({"HR_HIGH": {"limit": 140}, "HR_LOW": {"limit": 45}})
+    player.act("limits", limits={"VTACH": {"run": 8}, "HR_LOW": {"limit": 40}})
+    player.alarms = restarted(player.alarms, {"HR_HIGH": {"limit": 90}, "HR_LOW": {"limit": 55}})
+    limit = player.alarms.profile.limit
+    assert (limit("HR_HIGH", "limit"), limit("HR_LOW", "limit"), limit("VTACH", "run")) == (90, 40, 8)
+    player.beats("N" * 15, 0.6)
+    assert player.of("HR_HIGH", "start")[0].text == "**HR 92>90"
+    player.beats("V" * 7, 0.5)
+    assert not player.started("VTACH")
+    player.beats("V", 0.5)
+    assert player.started("VTACH")
+    again = restarted(player.alarms, {"HR_HIGH": {"limit": 150}})
+    assert (again.profile.limit("HR_HIGH", "limit"), again.profile.limit("VTACH", "run")) == (150, 8)
+
+
+def test_an_operators_limits_that_the_model_has_not_come_to_yet_outlast_a_restart() -> None:
+    player = Player()
+    at = player.now
+    player.alarms.advance(at + ticks(2))
+    player.alarms.action(
+        wire.Action(id="x", bed="b", kind="limits", who="n", at_ns=1, limits={"VTACH": {"run": 8}}), at
+    )
+    player.alarms = restarted(player.alarms, {"VTACH": {"rate": 110}})
+    player.wait(3)
+    player.beats("V" * 7, 0.5)
+    assert not player.started("VTACH")
+    player.beats("V", 0.5)
+    assert player.of("VTACH", "start")[0].limits == (None, 110)
+
+
+def test_what_is_switched_off_in_the_set_up_ends_at_a_restart_and_is_named() -> None:
+    player = Player()
+    player.rhythm("AF", 70)
+    assert player.standing("AFIB") == "active"
+    player.alarms = restarted(player.alarms, {"AFIB": {"enabled": False}})
+    assert player.alarms.next_due <= player.now + 1
+    player.to(player.now + 1)
+    assert newest(player, "AFIB").state == "inactive"
+    assert newest(player, "SOME_ALARMS_OFF").evidence == {"codes": "AFIB"}
+
+
+def test_an_operators_limit_that_no_longer_fits_is_left_out_and_said() -> None:
+    player = Player()
+    player.act("limits", limits={"HR_LOW": {"limit": 100}, "VTACH": {"run": 8}})
+    after = restarted(player.alarms, {"HR_HIGH": {"limit": 90}})
+    assert (after.profile.limit("HR_LOW", "limit"), after.profile.limit("VTACH", "run")) == (50, 8)
+    (refused,) = after.take_refused()
+    assert refused.startswith("HR_LOW.limit: 100 is not below HR_HIGH.limit 90")
+    assert after.take_refused() == []
 
 
 def test_switching_an_alarm_off_ends_it() -> None:
@@ -640,8 +699,7 @@ def test_restored_at_any_point_it_goes_on_as_if_nothing_had_been(pieces: list[st
     cut = round(part * len(calls))
     for _, name, arguments in calls[:cut]:
         getattr(first, name)(*arguments)
-    second = BedAlarms("bed-1", "epoch-1", 360.0)
-    second.restore(msgpack.unpackb(msgpack.packb(first.state()), strict_map_key=False))
+    second = restarted(first, {"AFIB": {"time_s": 20}})
     assert second.next_due == first.next_due
     for _, name, arguments in calls[cut:]:
         assert getattr(second, name)(*arguments) == getattr(first, name)(*arguments)

@@ -19,7 +19,8 @@ class Decision(NamedTuple):
     """A condition became true, was triggered again or went on, or ended, at tick `at`.
 
     `at` is the last tick that the decision needed, `onset` where the condition began.
-    `supersedes`: codes of the same book that this start replaces."""
+    `supersedes`: codes of the same book that this start replaces. `over`: where the waveform of what ends
+    was over, where that is known apart from the holds of its end."""
 
     verb: Literal["start", "update", "continue", "end"]
     code: str
@@ -29,6 +30,7 @@ class Decision(NamedTuple):
     reason: str = ""
     evidence: dict[str, Any] | None = None
     supersedes: tuple[str, ...] = ()
+    over: int | None = None
 
 
 class Book:
@@ -40,7 +42,7 @@ class Book:
         self.base = self.profile = profile
         self.changes: dict[str, dict[str, Any]] = {}  # what operators have changed of `base`
         self.clock = 0
-        self.active: dict[str, list[Any]] = {}  # code: [onset, worst value]
+        self.active: dict[str, list[Any]] = {}  # code: [onset, worst value, where its waveform was over]
         self.onsets: dict[str, int] = {}  # code: its newest onset, since no two episodes may share one
         self.timers: dict[str, int] = {}
         self.due = NEVER
@@ -78,7 +80,7 @@ class Book:
             if kind == "end":
                 self.end(code, tick)
             elif kind == "continue":
-                onset, worst = self.active[code]
+                onset, worst, _ = self.active[code]
                 self.arm(name, tick + CONTINUE_TICKS)
                 self.out.append(Decision("continue", code, onset, tick, worst))
             else:
@@ -109,7 +111,7 @@ class Book:
         replaced = tuple(other for other in supersedes if other in self.active)
         onset = onset if onset > self.onsets.get(code, -1) else at
         self.onsets[code] = onset
-        self.active[code] = [onset, value]
+        self.active[code] = [onset, value, None]
         self.arm("continue " + code, at + CONTINUE_TICKS)
         self.out.append(Decision("start", code, onset, at, value, "", evidence, replaced))
         for other in replaced:
@@ -122,6 +124,11 @@ class Book:
         if standing[1] is None or sign * value > sign * standing[1]:
             standing[1] = value
 
+    def over(self, code: str, tick: int | None) -> None:
+        """The waveform of a standing condition is over since `tick`, or, None, is not."""
+        standing = self.active[code]
+        standing[2] = None if tick is None else max(tick, standing[0])
+
     def end(self, code: str, at: int, reason: str = "") -> None:
         """The condition is no longer true; nothing where it was not."""
         standing = self.active.pop(code, None)
@@ -129,7 +136,7 @@ class Book:
             return
         self.disarm("end " + code)
         self.disarm("continue " + code)
-        self.out.append(Decision("end", code, standing[0], at, standing[1], reason))
+        self.out.append(Decision("end", code, standing[0], at, standing[1], reason, over=standing[2]))
 
     def end_all(self, at: int, reason: str, keep: tuple[str, ...] = ()) -> None:
         """End the physiological and advisory conditions, but those to keep."""
@@ -181,5 +188,5 @@ class Book:
         self.onsets = dict(state["onsets"])
         self.timers = dict(state["timers"])
         self.due = min(self.timers.values(), default=NEVER)
-        self.out = [Decision._make([*entry[:7], tuple(entry[7])]) for entry in state["out"]]
+        self.out = [Decision._make([*entry[:7], tuple(entry[7]), entry[8]]) for entry in state["out"]]
         return self.lay(state["changes"])

@@ -117,6 +117,7 @@ class Detectors:
             self.rate_low.end(decided, "vf")
             if "VFIB" in self.book.active:
                 self.book.disarm("end VFIB")  # it was not over
+                self.book.over("VFIB", None)
             elif not self.inop:
                 self._time_vf(decided)
             return
@@ -124,6 +125,7 @@ class Detectors:
         if "VFIB" in self.book.active:
             hold_s = self.book.profile.limit("VFIB", "hold_s")
             self.book.arm("end VFIB", decided + round(hold_s * TICK_HZ))
+            self.book.over("VFIB", onset)
         if not self.inop:
             self.base = max(onset, self.last, self.valid_since)
             self._time_silence()

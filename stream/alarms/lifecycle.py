@@ -144,6 +144,9 @@ class LifeCycle:
 
     def _end(self, key: str, alert: Alert, decision: Decision, events: list[AlertEvent]) -> None:
         alert.stream, alert.reason, alert.value = decision.at, decision.reason, decision.value
+        if decision.over is not None:
+            over = {"sample": sample_at(decision.over, alert.fs), "fs": alert.fs}
+            alert.evidence = {**alert.evidence, "over": over}
         if alert.superseded:
             alert.reason = f"superseded by {alert.superseded}"
         if CONDITIONS[alert.code].latching and alert.announced and alert.ack is None and not alert.superseded:

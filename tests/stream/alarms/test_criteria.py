@@ -3,10 +3,12 @@
 import itertools
 from typing import NamedTuple
 
+import msgpack
 import pytest
 
 from model.quality import REASONS
 from stream.alarms import criteria
+from stream.alarms.bed import BedAlarms
 from stream.alarms.conditions import TABLE
 from tests.stream.playing import DECIDED, Player, ticks
 
@@ -425,6 +427,33 @@ def test_a_vf_that_the_index_lets_go_for_a_moment_is_one_episode() -> None:
         player.take(player.alarms.vf(False, onset + ticks(second + 6), onset + ticks(second + 7)))
     player.to(onset + ticks(30))
     assert [(event.phase, event.state) for event in player.of("VFIB")] == [("start", "active"), ("update", "latched")]
+
+
+def test_the_end_of_a_vf_by_the_index_tells_where_its_waveform_was_over() -> None:
+    player = Player(fs=500.0)
+    onset = player.now
+    player.take(player.alarms.vf(True, onset, onset + ticks(2)))
+    player.take(player.alarms.vf(False, onset + ticks(6), onset + ticks(7)))
+    player.take(player.alarms.vf(True, onset + ticks(8), onset + ticks(9)))  # not over yet
+    player.take(player.alarms.vf(False, onset + ticks(12), onset + ticks(14)))
+    after = BedAlarms("bed-1", "epoch-1", 500.0)
+    after.restore(msgpack.unpackb(msgpack.packb(player.alarms.state()), strict_map_key=False))
+    for event in (*player.alarms.advance(onset + ticks(18)), *after.advance(onset + ticks(18))):
+        if event.code == "VFIB":
+            assert (event.phase, event.state) == ("update", "latched")
+            assert event.evidence == {"path": "index", "over": {"sample": 2 * (onset + ticks(12)), "fs": 500.0}}
+            player.take([event])
+    assert len(player.of("VFIB", "update")) == 2
+    assert "over" not in player.of("VFIB", "start")[0].evidence
+
+
+def test_a_vf_that_leads_off_cut_short_tells_no_end_of_its_waveform() -> None:
+    player = Player()
+    player.take(player.alarms.vf(True, player.now, player.now + ticks(3)))
+    player.to(player.now + ticks(4.1))
+    player.quality([1, 1], 4)
+    end = player.of("VFIB")[-1]
+    assert (end.state, end.reason) == ("latched", "inop") and "over" not in end.evidence
 
 
 def test_a_vf_of_less_than_four_seconds_is_none() -> None:

@@ -21,8 +21,6 @@ RUNS = {"VTACH": "(VT", "NSVT": "(VT", "VENT_RHYTHM": "(IVR", "SVT": "(SVTA"}
 UNREADABLE = frozenset({"LEADS_OFF", "NOISY_ECG", "CANNOT_ANALYZE", "SIGNAL_LOST"})
 HOP_S = 2.0
 STEADY = 2  # windows in a row that make a rhythm
-# VF is over so long before its alarm ends: half the 4 s that the index looks back, 3 s of reports, 3 s of hold.
-LET_GO_S = {"VFIB": 8.0}
 
 
 class Mark(NamedTuple):
@@ -55,10 +53,9 @@ def spans(events: Iterable[AlertEvent], n_samples: int) -> list[Span]:
 
 
 def _over(event: AlertEvent) -> int:
-    """Where the condition was over of which `event` tells the end; one that was cut short is over there."""
-    at, fs = event.stream_time.sample, event.stream_time.fs
-    let_go = LET_GO_S.get(event.code, 0.0) if not event.reason else 0.0
-    return max(event.onset.sample, at - round(let_go * fs))
+    """Where the condition was over: where the waveform was, if the event says so, else where that was decided."""
+    over = event.evidence.get("over")
+    return max(event.onset.sample, over["sample"] if over else event.stream_time.sample)
 
 
 def marks(

@@ -314,7 +314,9 @@ class Shard:
             self._technical(bed, "SIGNAL_LOST", silent, f"no samples for {SIGNAL_LOST_S:g} s")
             self._technical(bed, "STREAM_LATE", late, f"samples are over {STREAM_LATE_MS / 1e3:g} s old")
             self._technical(bed, "CLOCK_UNSYNC", account.clock_stepped, "the source's clock stepped")
-            self._technical(bed, "MODEL_STALLED", model_stalled and not bed.ended, "the worker does not answer")
+            away = model_stalled and not bed.ended
+            self._technical(bed, "MODEL_STALLED", away, "the worker does not answer")
+            bed.alarms.model_away(away)
 
     def _technical(self, bed: Bed, code: str, on: bool, reason: str) -> None:
         if on != (code in bed.technical):

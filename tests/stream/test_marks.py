@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import msgspec
 import wfdb
 
-from stream.marks import LET_GO_S, Mark, marks, spans, write
+from stream.marks import Mark, marks, spans, write
 from stream.wire import AlertEvent, BeatJudgement, Moment, WindowJudgement
 
 FS = 250.0
@@ -32,9 +33,12 @@ def alert(code: str, onset: float, now: float, state: str = "active", number: in
 
 
 def test_vf_stands_between_brackets_from_its_onset_to_its_end() -> None:
-    events = [alert("VFIB", 10, 14), alert("VFIB", 10, 30, "latched"), alert("VFIB", 10, 50, "inactive")]
+    latched = msgspec.structs.replace(
+        alert("VFIB", 10, 30, "latched"), evidence={"over": {"sample": 24 * 250, "fs": FS}}
+    )
+    events = [alert("VFIB", 10, 14), latched, alert("VFIB", 10, 50, "inactive")]
     found = marks([], [], events, 20_000)
-    end = round((30 - LET_GO_S["VFIB"]) * FS)  # the alarm lets go so long after the waveform
+    end = round(24 * FS)  # the alarm lets go some time after the waveform
     assert [(m.sample, m.symbol) for m in found if m.symbol in "[]"] == [(2500, "["), (end, "]")]
     assert [(m.sample, m.note) for m in found if m.symbol == "+"] == [(0, "(N"), (2500, "(VF"), (end, "(N")]
 

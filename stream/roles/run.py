@@ -71,7 +71,8 @@ def serve(
 
     `produce`: the options of the producer's command line, none for a ward whose sources are elsewhere.
     `headless`: logs of all roles on standard error in place of the terminal view. Returns the exit code: 0, or 1
-    where a role was given up. Raises SettingsError where an address is taken or a role cannot use its settings."""
+    where a role was given up, the producer failed, or what was sent is not all accounted for. Raises SettingsError
+    where an address is taken or a role cannot use its settings."""
     faults = check.taken(settings)
     if faults:
         raise SettingsError(faults)
@@ -93,7 +94,7 @@ def serve(
     if supervisor.wrong_usage:
         raise SettingsError([supervisor.given_up])
     Console().print(*ward.closing(), f"state and logs: {state}", sep="\n")
-    return 1 if supervisor.given_up or ward.unaccounted else 0
+    return 1 if supervisor.given_up or ward.fell_short else 0
 
 
 def _roles(settings: Settings, path: Path, produce: Sequence[str]) -> list[Role]:
@@ -114,7 +115,7 @@ class _Ward:
         self._account = account
         self._tally = Tally()
         self._began = time.monotonic()
-        self._settled = False
+        self._settled = self._stopped = False
 
     def run(self, produced: bool, duration_s: float | None, asked: Callable[[], bool]) -> None:
         self._account.unlink(missing_ok=True)
@@ -124,7 +125,8 @@ class _Ward:
             return
         if produced:
             self._supervisor.start(PRODUCER)
-            if not self._supervisor.wait_ready([PRODUCER], READY_S, lambda: asked() or self._produced_all(True)):
+            ready = self._supervisor.wait_ready([PRODUCER], READY_S, lambda: asked() or self._produced_all(True))
+            if not (ready or self._produced_all(True)):
                 return
         self._began = time.monotonic()
         until = self._began + duration_s if duration_s is not None else float("inf")
@@ -134,7 +136,7 @@ class _Ward:
 
         while not stopped() and time.monotonic() < until and not self._produced_all(produced):
             self.turn()
-        self._end(produced, time.monotonic() + (STOPPING_S if stopped() else SETTLE_S))
+        self._end(produced, stopped)
 
     def turn(self) -> None:
         self._supervisor.poll(POLL_S)
@@ -157,9 +159,23 @@ class _Ward:
         lines.append(f"sample received to message published, p50/p99 in ms: {kinds or 'not told'}")
         restarts = {name: role.restarts for name, role in self._supervisor.status().items() if role.restarts}
         lines.append("restarts: " + (", ".join(f"{name} {n}" for name, n in restarts.items()) or "none"))
+        for bed, lost in tally.lost().items():
+            lines.append(f"{bed}: " + ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in lost.items()))
         if self._supervisor.given_up:
             lines.append(f"given up: {self._supervisor.given_up}")
+        if self._producer_failed:
+            lines.append(f"producer failed: {self._supervisor.last_line(PRODUCER)}")
         return [tally.summary(), *lines] if tally.beds else lines
+
+    @property
+    def fell_short(self) -> bool:
+        """Whether samples are unaccounted for, or that could not be told in time, or the producer failed."""
+        untold = self._account.exists() and not (self._settled or self._stopped)
+        return bool(untold or self.unaccounted or self._producer_failed)
+
+    @property
+    def _producer_failed(self) -> bool:
+        return self._produced_all(PRODUCER in self._supervisor.status()) and self._supervisor.exit_code(PRODUCER) != 0
 
     @property
     def unaccounted(self) -> int:
@@ -174,7 +190,8 @@ class _Ward:
         if not self._account.exists():
             return f"{judged} judged, {missing} missing"
         sent = sum(self._sent().values())
-        rest = f"{self.unaccounted} unaccounted" if self._settled else "stopped before all were judged"
+        late = "stopped before all were judged" if self._stopped else f"not all were judged after {SETTLE_S:g} s"
+        rest = f"{self.unaccounted} unaccounted" if self._settled else late
         return f"{sent} sent, {judged} judged, {missing} missing, {rest}"
 
     def _sent(self) -> dict[str, int]:
@@ -183,14 +200,18 @@ class _Ward:
     def _produced_all(self, produced: bool) -> bool:
         return produced and self._supervisor.finished(PRODUCER)
 
-    def _end(self, produced: bool, until: float) -> None:
+    def _end(self, produced: bool, stopped: Callable[[], bool]) -> None:
         """End the sources, and wait for what they sent to be judged."""
+        until = time.monotonic() + SETTLE_S
         if produced:
             self._supervisor.finish(PRODUCER)
         progress, since = -1, time.monotonic()
         while time.monotonic() < until:
+            if stopped() and not self._stopped:
+                self._stopped, until = True, time.monotonic() + STOPPING_S
             self.turn()
-            if self._tally.progress != progress or (produced and not self._produced_all(produced)):
+            ready = not any(role.state in {"waiting", "starting"} for role in self._supervisor.status().values())
+            if self._tally.progress != progress or not ready or (produced and not self._produced_all(produced)):
                 progress, since = self._tally.progress, time.monotonic()
             elif time.monotonic() - since > QUIET_S:
                 self._settled = True

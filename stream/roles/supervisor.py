@@ -129,6 +129,10 @@ class Supervisor:
         """With which exit code a role last ended; 0 where it never did."""
         return self._children[name].code
 
+    def last_line(self, name: str) -> str:
+        """The last that a role wrote."""
+        return self._children[name].last_line
+
     @property
     def given_up(self) -> str:
         """The first role that was given up, with its last line and how it died; empty where none was."""

@@ -9,6 +9,8 @@ from rich.table import Table
 from stream.wire import AlertEvent, AnyMessage, BeatJudgement, BedStatus, Stamps, WindowJudgement
 
 _KEPT = 20_000  # latencies of each kind of message, the newest
+_MOVING = ("delivered", "analysed", "gap", "unjudged")  # counts of a bed whose samples are not all judged yet
+_GIVEN_UP = ("unjudged", "dropped_messages")
 
 
 @dataclass(slots=True)
@@ -19,6 +21,10 @@ class BedTally:
     n_windows: int = 0
     alerts: Counter[str] = field(default_factory=Counter)
     status: BedStatus | None = None
+
+    def count(self, name: str) -> int:
+        """Of the shard's latest account."""
+        return self.status.counts.get(name, 0) if self.status else 0
 
 
 class Tally:
@@ -49,7 +55,7 @@ class Tally:
                 self._started(message, elapsed_s)
         elif isinstance(message, BedStatus) and message.bed != message.shard:  # not the gateway's own
             bed = self._bed(message.bed)
-            if bed.status is None or bed.status.counts.get("delivered") != message.counts.get("delivered"):
+            if bed.status is None or any(bed.status.counts.get(n) != message.counts.get(n) for n in _MOVING):
                 self.progress += 1
             bed.status = message
 
@@ -63,9 +69,13 @@ class Tally:
         return table
 
     def samples(self) -> dict[str, tuple[int, int]]:
-        """Bed to its samples, judged and missing, all epochs together."""
-        counts = {name: bed.status.counts if bed.status else {} for name, bed in self.beds.items()}
-        return {name: (count.get("delivered", 0), count.get("gap", 0)) for name, count in counts.items()}
+        """Bed to its samples, judged (detectors and model have passed them) and missing, all epochs together."""
+        return {name: (bed.count("analysed"), bed.count("gap")) for name, bed in self.beds.items()}
+
+    def lost(self) -> dict[str, dict[str, int]]:
+        """What was given up of each bed, where anything was: items for the model, messages."""
+        counts = {name: {kind: bed.count(kind) for kind in _GIVEN_UP} for name, bed in self.beds.items()}
+        return {name: {kind: n for kind, n in of.items() if n} for name, of in counts.items() if any(of.values())}
 
     def latencies(self) -> dict[str, tuple[float, float]]:
         """p50 and p99 in ms from the receipt of a message's newest sample to its publication, by kind of message."""
@@ -92,9 +102,8 @@ class Tally:
 
 
 def _cells(bed: BedTally) -> list[str]:
-    counts = bed.status.counts if bed.status else {}
-    gap = counts.get("gap", 0)
-    seconds = counts.get("delivered", 0) / (bed.status.at.fs if bed.status else 1.0)
+    gap = bed.count("gap")
+    seconds = bed.count("analysed") / (bed.status.at.fs if bed.status else 1.0)
     other = bed.beats.total() - sum(bed.beats[label] for label in "NSV")
     alerts = ", ".join(f"{code} {n}" if n > 1 else code for code, n in bed.alerts.most_common())
     return [

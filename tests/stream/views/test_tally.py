@@ -24,8 +24,8 @@ def alert(code: str, phase: str = "start", kind: str = "physiological", bed: str
     )  # fmt: skip
 
 
-def status(delivered: int, gap: int = 0, bed: str = "bed1", shard: str = "a") -> BedStatus:
-    counts = {"delivered": delivered, "gap": gap}
+def status(analysed: int, gap: int = 0, bed: str = "bed1", shard: str = "a", **more: int) -> BedStatus:
+    counts = {"delivered": 15_000, "analysed": analysed, "gap": gap, **more}
     return BedStatus(
         shard=shard, bed=bed, epoch="e", at=AT, counts=counts, age_ms=0, clock_offset_ms=0, clock_drift_ppm=0
     )
@@ -72,6 +72,17 @@ def test_progress_stands_still_when_no_bed_moves() -> None:
     assert tally.progress == before
     tally.take(status(101), 4.0)
     assert tally.progress == before + 1
+
+
+def test_samples_that_were_taken_in_and_never_passed_the_model_are_not_judged() -> None:
+    assert tally_of(status(14_000, 250)).samples() == {"bed1": (14_000, 250)}
+
+
+def test_what_was_given_up_is_told_where_there_is_any() -> None:
+    tally = tally_of(
+        status(0), status(0, bed="bed2", unjudged=3, dropped_messages=1), status(0, bed="bed3", unjudged=0)
+    )
+    assert tally.lost() == {"bed2": {"unjudged": 3, "dropped_messages": 1}}
 
 
 def test_the_gateways_own_account_is_no_bed() -> None:

@@ -52,9 +52,9 @@ class Judgements:
 
     def model_away(self, on: bool) -> None:
         """While `on`, no second waits for the model: each is settled without it as soon as it is known."""
-        self.away = on
-        if on:
+        if on and not self.away:
             self.log = deque(self._rest(self.log))
+        self.away = on
 
     def take_seconds(self) -> list[Figures]:
         taken, self.seconds = self.seconds, []

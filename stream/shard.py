@@ -66,7 +66,8 @@ class Shard:
         self._capacity, self._n_leads = capacity, n_leads
         self._profile_of, self._now_ns = profile_of, now_ns
         self._analysis = Analysis(capacity, n_leads)
-        self._rows: list[Bed] = []
+        self._rows: list[Bed] = []  # a row that is free keeps its last bed, which is closed
+        self._free: list[int] = []
 
     def feed(self, events: Iterable[Event]) -> None:
         """Take events of any beds, each bed's in order. Raises ShardFull for a bed too many."""
@@ -137,11 +138,7 @@ class Shard:
         alarms = BedAlarms(event.bed, event.epoch, event.rate, self._profile_of(event.bed))
         bed = self.beds.get(event.bed)
         if bed is None:
-            if len(self._rows) == self._capacity:
-                raise ShardFull(f"bed {event.bed}: shard {self.name} has its {self._capacity} beds; raise capacity")
-            bed = Bed(len(self._rows), event.bed, alarms)
-            self._rows.append(bed)
-            self.beds[bed.name] = bed
+            bed = self._seat(event.bed, alarms)
         else:
             self.judging.forgo(bed.row, NEVER)
             self._apply()
@@ -153,6 +150,22 @@ class Shard:
         self._analysis.start(bed.row, bed.fs)
         self.judging.reset(np.array([bed.row]))
         log.info("epoch", bed=bed.name, epoch=bed.epoch, fs=bed.fs, leads=[event.signals[i].name for i in bed.leads])
+
+    def _seat(self, name: str, alarms: BedAlarms) -> Bed:
+        if not self._free and len(self._rows) == self._capacity:
+            raise ShardFull(f"bed {name}: shard {self.name} has its {self._capacity} beds; raise capacity")
+        bed = self.beds[name] = Bed(self._free.pop() if self._free else len(self._rows), name, alarms)
+        self._rows[bed.row : bed.row + 1] = [bed]
+        return bed
+
+    def release(self, name: str) -> bool:
+        """Give the place of a bed that is over to another; False where it is not over."""
+        bed = self.beds.get(name)
+        if bed is None or not bed.closed:
+            return bed is None
+        del self.beds[name]
+        self._free.append(bed.row)
+        return True
 
     def _gap(self, bed: Bed, event: Gap) -> None:
         rows = np.array([bed.row])
@@ -342,7 +355,9 @@ class Shard:
 
     def positions(self) -> tuple[tuple[str, str, int], ...]:
         """(bed, epoch, sample) up to which the alarms of each bed have come."""
-        return tuple((bed.name, bed.epoch, bed.moment(int(self._analysis.head[bed.row])).sample) for bed in self._rows)
+        return tuple(
+            (bed.name, bed.epoch, bed.moment(int(self._analysis.head[bed.row])).sample) for bed in self.beds.values()
+        )
 
     def status(
         self, accounts: Iterable[BedAccount], latency_ms: dict[str, tuple[float, float]]
@@ -374,6 +389,7 @@ class Shard:
         """For the checkpoint: detectors, tokens, items, alarms, and alerts that are not committed."""
         return {
             "size": [self._capacity, self._n_leads],
+            "free": self._free,
             "analysis": self._analysis.state_dict(),
             "judging": self.judging.state_dict(),
             "outbox": self.outbox.state(),
@@ -395,6 +411,7 @@ class Shard:
         self._analysis.load_state_dict(state["analysis"])
         self.judging.load_state_dict(state["judging"])
         self.outbox.restore(state["outbox"])
+        self._free = list(state["free"])
         for row, saved in enumerate(state["beds"]):
             alarms = BedAlarms(saved["name"], saved["epoch"], saved["fs"], self._profile_of(saved["name"]))
             alarms.restore(saved["alarms"])
@@ -403,7 +420,8 @@ class Shard:
                 setattr(bed, name, saved[name])
             bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
             self._rows.append(bed)
-            self.beds[bed.name] = bed
+            if row not in state["free"]:
+                self.beds[bed.name] = bed
 
 
 Told = tuple[int, str, tuple[Any, ...]]

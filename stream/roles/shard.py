@@ -215,6 +215,9 @@ class ShardRole:
         if self._due("status", 1.0):
             self._give(self._gateway, self.shard.status(accounts, self._latency.figures(mono_ns)))
             self.shard.forgo()
+            for bed in self.ingest.vacant(mono_ns):
+                if self.shard.release(bed):
+                    self.ingest.forget(bed)
 
     def _greet(self) -> None:
         greeting = wire.Greeting(shard=self._name, session=self._session, beds=self.shard.positions())

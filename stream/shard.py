@@ -289,10 +289,15 @@ class Shard:
             self._alert(bed, bed.alarms.advance_model(until))
             if head > bed.alarms.next_due:  # judgements wait for the detector's clock, not for a packet
                 self._alert(bed, bed.alarms.advance(head - 1))
-            for numeric in bed.alarms.take_numerics():
-                self.messages.append(msgspec.structs.replace(numeric, stamps=bed.stamps))
+            self._collect(bed)
             if bed.ended and waiting is None:
                 self._close(bed)
+
+    def _collect(self, bed: Bed) -> None:
+        for numeric in bed.alarms.take_numerics():
+            self.messages.append(msgspec.structs.replace(numeric, stamps=bed.stamps))
+        for refused in bed.alarms.take_refused():
+            log.warning("limits_refused", bed=bed.name, text=refused)
 
     def _close(self, bed: Bed) -> None:
         """The epoch is over and judged: its conditions end. Reds that nobody acknowledged stay latched."""
@@ -300,6 +305,7 @@ class Shard:
             bed.closed = True
             bed.technical.clear()
             self._alert(bed, bed.alarms.close(int(self._analysis.head[bed.row])))
+            self._collect(bed)
 
     def act(self, action: wire.Action) -> wire.Action | None:
         """Apply an operator's action; the echo says where. None where the bed is not here or its epoch is over."""

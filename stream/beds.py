@@ -14,7 +14,19 @@ from stream.transport.sequence import Chunk
 Floats = npt.NDArray[np.float32]
 
 
-KEPT = ("name", "epoch", "fs", "live", "ended", "closed", "n_samples", "n_unjudged", "n_beats", "n_windows")
+KEPT = (
+    "name",
+    "epoch",
+    "fs",
+    "live",
+    "ended",
+    "closed",
+    "n_samples",
+    "n_unjudged",
+    "n_dropped",
+    "n_beats",
+    "n_windows",
+)
 """What a checkpoint keeps of a bed beside its signals and alarms."""
 
 
@@ -40,6 +52,7 @@ class Bed:
     ended_ns: int = 0
     n_samples: int = 0
     n_unjudged: int = 0
+    n_dropped: int = 0
     n_beats: int = 0
     n_windows: int = 0
 

@@ -359,6 +359,12 @@ class Shard:
         """Whether no bed is played faster than life: then there is time to let packets gather."""
         return all(bed.live or bed.ended for bed in self._rows)
 
+    def dropped(self, messages: Iterable[wire.AnyMessage]) -> None:
+        """The gateway did not take these: count the judgements and numerics among them."""
+        for message in messages:
+            if isinstance(message, wire.BeatJudgement | wire.WindowJudgement | wire.Numeric | wire.Truth):
+                self.beds[message.bed].n_dropped += 1
+
     def positions(self) -> tuple[tuple[str, str, int], ...]:
         """(bed, epoch, sample) up to which the alarms of each bed have come."""
         return tuple(
@@ -387,6 +393,7 @@ class Shard:
         return {
             "analysed": max(0, bed.n_samples - bed.moment(ticks).sample),
             "unjudged": bed.n_unjudged,
+            "dropped_messages": bed.n_dropped,
             "beats": bed.n_beats,
             "windows": bed.n_windows,
         }

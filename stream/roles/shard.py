@@ -93,7 +93,7 @@ class ShardRole:
         self._due_ns = dict.fromkeys(("watch", "greet", "status", "checkpoint"), 0)
         self._latency = Latency()
         self._given_ns = 0
-        self.dropped = self.refused = 0
+        self.refused = 0
         self._path = Path(self._own.state_dir) / "checkpoint.msgpack"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._known = profiles(settings)
@@ -243,14 +243,14 @@ class ShardRole:
     def _give(self, socket: zmq.Socket[bytes], messages: Iterable[wire.AnyMessage]) -> None:
         """Send messages, many to one ZeroMQ message; what a full socket does not take is dropped and counted.
 
-        Nothing that matters is lost by that: items and alerts are kept until they are answered."""
-        frames = [wire.encode(message) for message in messages]
-        for at in range(0, len(frames), FRAMES_AT_ONCE):
-            part = frames[at : at + FRAMES_AT_ONCE]
+        Items and alerts are kept until they are answered, and sent again; a judgement or numeric is gone."""
+        messages = list(messages)
+        for at in range(0, len(messages), FRAMES_AT_ONCE):
+            part = messages[at : at + FRAMES_AT_ONCE]
             try:
-                socket.send_multipart(part, zmq.NOBLOCK, copy=False)
+                socket.send_multipart([wire.encode(message) for message in part], zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                self.dropped += len(part)
+                self.shard.dropped(part)
 
     def _messages(self, socket: zmq.Socket[bytes]) -> Iterator[wire.AnyMessage]:
         while True:

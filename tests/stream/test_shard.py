@@ -222,6 +222,16 @@ def test_what_was_judged_is_counted_where_it_went_through() -> None:
     assert status.counts["analysed"] == 30 * 250
 
 
+def test_what_the_gateway_does_not_take_is_counted_by_bed() -> None:
+    shard, clock = new_shard()
+    shard.feed(list(events_of(Patient("bed1", [("sinus", 20)], seed=1), 20, [250])))
+    judge_all(shard, RuleJudge(), clock)
+    told = [m for m in shard.messages if isinstance(m, wire.BeatJudgement)]
+    shard.dropped([*told, wire.Greeting(shard="a", session="s")])
+    (status,) = shard.status([account()], {})
+    assert status.counts["dropped_messages"] == len(told) > 10
+
+
 def test_answers_that_lack_an_array_or_a_row_are_refused_and_asked_for_again() -> None:
     shard, _ = new_shard()
     shard.feed(list(events_of(Patient("bed1", [("sinus", 20)], seed=1), 20, [250])))

@@ -363,7 +363,9 @@ class Shard:
         """The gateway did not take these: count the judgements and numerics among them."""
         for message in messages:
             if isinstance(message, wire.BeatJudgement | wire.WindowJudgement | wire.Numeric | wire.Truth):
-                self.beds[message.bed].n_dropped += 1
+                bed = self.beds.get(message.bed)
+                if bed is not None:
+                    bed.n_dropped += 1
 
     def positions(self) -> tuple[tuple[str, str, int], ...]:
         """(bed, epoch, sample) up to which the alarms of each bed have come."""

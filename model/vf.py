@@ -1,13 +1,10 @@
 """The VF index: a number for "this looks like ventricular fibrillation or flutter", from the signal alone, every half
 second.
 
-Features of the last four seconds of each lead: leakage of the narrow-band filter (Kuo and Dillman, Computers in
-Cardiology
-1978), time above threshold (after Arafat et al., Signal Image Video Process 2011), how peaked amplitude and slope
-are, where the
-spectrum peaks and how sharply, and the period at which the signal is like itself (16 in all); a network with one hidden
-layer turns them into the log-odds of VF, averaged over leads. A lead that is missing, or smaller than 0.2 mV
-(asystole), has no say.
+Features of the last four seconds of each lead (`model.vf_features`); a network with one hidden layer turns them into
+the log-odds of VF against all else, organised ventricular tachycardia included, averaged over leads and over the last
+three reports. A lead that is missing, or small over the window or in any second of it (asystole), has no say; where no
+lead has, the index is 0 at once.
 """
 
 from pathlib import Path
@@ -18,15 +15,16 @@ import numpy.typing as npt
 from numba import njit
 from safetensors.numpy import load_file
 
+from model.vf_features import N_FEATURES, N_SAMPLES, describe, spectral_waves
+
 PERIOD = 125  # ticks between reports
 WINDOW = 1000  # ticks a report looks back
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_N = WINDOW // 2
-_N_FEATURES = 16
-_FLOOR_MV = 0.2
+_N = N_SAMPLES
+_N_RECENT = 2  # reports before the present one that it is averaged with
 _ON, _OFF = 0.6, 0.4
 _ON_HOLD, _OFF_HOLD = 2, 6  # reports in a row that turn the state
 WEIGHTS = Path(__file__).parent / "weights" / "vf.safetensors"
@@ -59,9 +57,10 @@ class VfIndex:
         self._line = np.full((n_rows, n_leads, _N), np.nan, np.float32)
         self._filter = np.zeros((n_rows, n_leads, 5))
         self._hold = np.zeros((n_rows, 3), np.int64)
-        self._waves = _waves()
-        tensors = load_file(WEIGHTS)
-        self._net = (tensors["w1"], tensors["b1"], tensors["w2"], tensors["b2"])
+        self._recent = np.full((n_rows, _N_RECENT), np.nan)
+        self._waves = spectral_waves()
+        net = load_file(WEIGHTS)
+        self._net = (net["mean"], net["scale"], net["w1"], net["b1"], net["w2"], net["b2"])
         self.reset(np.arange(n_rows), np.zeros(n_rows, np.int64))
 
     def reset(self, rows: Ints, first_tick: Ints) -> None:
@@ -71,6 +70,7 @@ class VfIndex:
         self._line[rows] = np.nan
         self._filter[rows] = np.nan
         self._hold[rows] = 0
+        self._recent[rows] = np.nan
 
     def push(self, rows: Ints, y: Floats, m: Ints) -> VfReport:
         """Takes the next m (k,) ticks of `rows` (k,); y (k, C, m_max) float32 mV at 250 Hz, NaN missing."""
@@ -98,7 +98,7 @@ class VfIndex:
         capacity = int((m // PERIOD + 1).sum())
         report = np.zeros((capacity, 3))
         changes = np.zeros((capacity, 4), np.int64)
-        features = np.full((capacity, self.n_leads, _N_FEATURES), np.nan)
+        features = np.full((capacity, self.n_leads, N_FEATURES), np.nan)
         n, n_changes = _index(
             rows,
             np.ascontiguousarray(y, np.float32),
@@ -107,6 +107,7 @@ class VfIndex:
             self._line,
             self._filter,
             self._hold,
+            self._recent,
             self._waves,
             *self._net,
             report,
@@ -122,6 +123,7 @@ class VfIndex:
             "line": self._line.copy(),
             "filter": self._filter.copy(),
             "hold": self._hold.copy(),
+            "recent": self._recent.copy(),
         }
 
     def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
@@ -130,18 +132,13 @@ class VfIndex:
         self._line[:] = state["line"]
         self._filter[:] = state["filter"]
         self._hold[:] = state["hold"]
-
-
-def _waves() -> npt.NDArray[np.float64]:
-    """Hann-windowed cosines and sines (49, 2, 125) at 0.5 to 12.5 Hz in steps of 0.25 Hz, for 31.25 Hz."""
-    n = _N // 4
-    frequency = 0.5 + 0.25 * np.arange(49)
-    phase = 2 * np.pi * frequency[:, None] * np.arange(n) / 31.25
-    return np.stack([np.cos(phase), np.sin(phase)], 1) * np.hanning(n)
+        self._recent[:] = state["recent"]
 
 
 @njit(cache=True)
-def _index(rows, y, m, tick, lines, filters, hold, waves, w1, b1, w2, b2, report, changes, features):  # type: ignore[no-untyped-def]
+def _index(  # type: ignore[no-untyped-def]
+    rows, y, m, tick, lines, filters, hold, recent, waves, mean, scale, w1, b1, w2, b2, report, changes, features
+):
     n_out = 0
     n_changes = 0
     n_leads = y.shape[1]
@@ -178,20 +175,14 @@ def _index(rows, y, m, tick, lines, filters, hold, waves, w1, b1, w2, b2, report
         at = (first // PERIOD + 1) * PERIOD
         while at <= first + n:
             end = filled - ((first + n) // 2 - at // 2)
-            index = 0.0
+            z = 0.0
             total = 0.0
             for c in range(n_leads):
-                if _describe(line[c, end - _N : end], waves, features[n_out, c]):
-                    z = np.float64(b2[0])
-                    for h in range(w1.shape[0]):
-                        unit = np.float64(b1[h])
-                        for f in range(_N_FEATURES):
-                            unit += w1[h, f] * features[n_out, c, f]
-                        z += w2[h] * np.tanh(unit)
-                    index += z
+                if describe(line[c, end - _N : end], waves, features[n_out, c]):
+                    z += _log_odds(features[n_out, c], mean, scale, w1, b1, w2, b2)
                     total += 1.0
-            if total > 0.0:
-                index = 1.0 / (1.0 + np.exp(-index / total))
+            z = z / total if total > 0.0 else np.nan
+            index = _smoothed(z, recent[row])
             report[n_out, 0] = row
             report[n_out, 1] = at
             report[n_out, 2] = index
@@ -219,120 +210,37 @@ def _index(rows, y, m, tick, lines, filters, hold, waves, w1, b1, w2, b2, report
 
 
 @njit(cache=True)
-def _describe(x, waves, out):  # type: ignore[no-untyped-def]
-    """Fills the features of one lead's window (125 Hz); False where the lead is missing or too small to say."""
-    n = x.shape[0]
-    size = 0.0
-    square = 0.0
-    travel = 0.0
-    slope_square = 0.0
-    steepest = 0.0
-    for i in range(1, n):
-        if np.isnan(x[i]) or np.isnan(x[i - 1]):
-            return False
-        step = np.float64(x[i]) - np.float64(x[i - 1])
-        size += abs(x[i])
-        square += np.float64(x[i]) * x[i]
-        travel += abs(step)
-        slope_square += step * step
-        steepest = max(steepest, abs(step))
-    rms = np.sqrt(square / n)
-    largest = 0.0
-    above = 0.0
-    peaks = 0.0
-    for part in range(4):
-        begin = part * n // 4
-        end = (part + 1) * n // 4
-        low = x[begin]
-        high = low
-        for i in range(begin, end):
-            low = min(low, x[i])
-            high = max(high, x[i])
-        top = max(abs(low), abs(high))
-        largest = max(largest, high - low)
-        peaks += top / 4.0
-        for i in range(begin, end):
-            if abs(x[i]) > 0.2 * top:
-                above += 1.0
-    if largest < _FLOOR_MV or travel <= 0.0:
-        return False
-    half = min(int(np.pi * size / travel + 0.5), n // 2)
-    left = 0.0
-    both = 1e-9
-    for i in range(half, n):
-        left += abs(x[i] + x[i - half])
-        both += abs(x[i]) + abs(x[i - half])
-    out[0] = left / both
-    out[1] = np.log(125.0 * travel / (2.0 * np.pi * size))
-    out[2] = above / n
-    out[3] = size / n / rms
-    out[4] = np.log(rms / peaks)
-    out[5] = np.log(rms)
-    out[6] = np.log(np.sqrt(slope_square / n) / steepest)
-    out[7] = np.log(travel / n / np.sqrt(slope_square / n))
-    still = 0.0
-    for i in range(1, n):
-        if abs(np.float64(x[i]) - np.float64(x[i - 1])) < 0.1 * steepest:
-            still += 1.0
-    out[15] = still / n
-    out[8:15] = _periodicity(x, waves)
-    return True
+def _log_odds(features, mean, scale, w1, b1, w2, b2):  # type: ignore[no-untyped-def]
+    """Of VF against the two others: w1 (F, H), w2 (H, 3) to the classes other, VF, organised VT."""
+    n_hidden = w1.shape[1]
+    hidden = np.zeros(n_hidden)
+    for h in range(n_hidden):
+        hidden[h] = b1[h]
+    for f in range(features.shape[0]):
+        value = min(max((features[f] - mean[f]) * scale[f], -5.0), 5.0)
+        for h in range(n_hidden):
+            hidden[h] += w1[f, h] * value
+    out = np.zeros(3)
+    for k in range(3):
+        out[k] = b2[k]
+    for h in range(n_hidden):
+        unit = np.tanh(hidden[h])
+        for k in range(3):
+            out[k] += w2[h, k] * unit
+    most = max(out[0], out[2])
+    return out[1] - most - np.log(np.exp(out[0] - most) + np.exp(out[2] - most))
 
 
 @njit(cache=True)
-def _periodicity(x, waves):  # type: ignore[no-untyped-def]
-    """Of a window at 125 Hz, seen at 31.25 Hz: where its spectrum peaks and how sharply, and how alike it is to
-    itself a while ago.
-    """
-    n = x.shape[0] // 4
-    slow = np.zeros(n)
-    mean = 0.0
-    for i in range(n):
-        slow[i] = 0.25 * (np.float64(x[4 * i]) + x[4 * i + 1] + x[4 * i + 2] + x[4 * i + 3])
-        mean += slow[i] / n
-    square = 1e-9
-    for i in range(n):
-        slow[i] -= mean
-        square += slow[i] * slow[i]
-    n_bins = waves.shape[0]
-    power = np.zeros(n_bins)
-    total = 1e-9
-    top = 0
-    for b in range(n_bins):
-        re = 0.0
-        im = 0.0
-        for i in range(n):
-            re += waves[b, 0, i] * slow[i]
-            im += waves[b, 1, i] * slow[i]
-        power[b] = re * re + im * im
-        total += power[b]
-        if power[b] > power[top]:
-            top = b
-    near = 0.0
-    upper = 0.0
-    entropy = 0.0
-    middle = 0.0
-    for b in range(n_bins):
-        share = power[b] / total
-        if abs(b - top) <= 3:
-            near += share
-        if b > 1.6 * top + 2:
-            upper += share
-        if 8 <= b <= 30:
-            middle += share
-        entropy -= share * np.log(share + 1e-12)
-    alike = np.zeros(48)
-    for lag in range(3, 48):
-        total = 0.0
-        for i in range(lag, n):
-            total += slow[i] * slow[i - lag]
-        alike[lag] = total * n / square / (n - lag)
-    most = 0.0
-    for lag in range(4, 47):
-        if alike[lag] >= alike[lag - 1] and alike[lag] >= alike[lag + 1]:
-            most = max(most, alike[lag])
-    period = 47
-    for lag in range(46, 3, -1):
-        if alike[lag] >= alike[lag - 1] and alike[lag] >= alike[lag + 1] and alike[lag] >= 0.85 * most:
-            period = lag
-    return np.array([np.log(top + 2.0), near, upper, entropy, np.log(period / 31.25), most, middle])
+def _smoothed(z, recent):  # type: ignore[no-untyped-def]
+    """Index from the log-odds of this report and the few before it; 0 where this one has none."""
+    total = z
+    count = 1.0
+    for j in range(recent.shape[0]):
+        if not np.isnan(recent[j]):
+            total += recent[j]
+            count += 1.0
+    for j in range(recent.shape[0] - 1):
+        recent[j] = recent[j + 1]
+    recent[recent.shape[0] - 1] = z
+    return 0.0 if np.isnan(z) else 1.0 / (1.0 + np.exp(-total / count))

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.datasets import physical, read
 from model.vf import VfIndex
+from simulators.ward import patient_of
 
 
 def fibrillation(n, rng):
@@ -51,6 +53,42 @@ def test_what_is_no_rhythm_at_all_is_no_fibrillation(what):
     report = index(x.astype(np.float32)[None])
     assert report.changes == []
     assert report.index.max() < 0.5
+
+
+def test_a_rhythm_that_stops_and_comes_back_is_no_fibrillation():
+    rng = np.random.default_rng(5)
+    x = sinus(10000, rng)
+    x[3000:6000] = rng.normal(scale=0.015, size=3000)
+    report = index(np.stack([x, 0.6 * x]))
+    assert report.changes == []
+    assert report.index.max() < 0.5
+    # No second of the window may be silent: this is what tells asystole at once, whatever stands before or after.
+    silent = (report.at >= 3500) & (report.at < 6750)
+    assert not report.index[silent].any()
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_simulated_asystole_is_no_fibrillation(seed):
+    patient = patient_of(f"sim:asystole,seed={seed}", "b")
+    x = (patient.render(0, patient.n_script)[:2] / 200).astype(np.float32)
+    report = index(x)
+    assert report.changes == []
+    assert report.index.max() < 0.5
+
+
+def test_slow_broad_waves_that_repeat_are_no_fibrillation():
+    t = np.arange(7500) / 250
+    wave = np.sin(2 * np.pi * 1.5 * t) + 0.4 * np.sin(2 * np.pi * 3 * t + 1)
+    report = index((0.6 * wave).astype(np.float32)[None])
+    assert report.changes == []
+
+
+@pytest.mark.recordings
+def test_fibrillation_of_a_recording_is_found_and_its_sinus_rhythm_is_not(recordings):
+    record = physical(read(recordings / "cudb" / "cu09", start_s=150, duration_s=145))
+    report = index(record.astype(np.float32))
+    turns = [c for c in report.changes if c.on]
+    assert any(90 * 250 < c.decided < 100 * 250 for c in turns)
 
 
 def test_a_dead_lead_does_not_hide_fibrillation_in_the_other():

@@ -309,7 +309,9 @@ def detect(  # type: ignore[no-untyped-def]
                 lead[row, c, _PEAK] = max(energy_now, lead[row, c, _PEAK] * 0.9985)
                 level = lead[row, c, _LEVEL]
                 if state[_N_BEATS] < 4 or level <= 0.0:
-                    level = max(level, lead[row, c, _PEAK])
+                    # A step (an electrode that returns) may have been the first: after a wait it no longer counts.
+                    held = level if base + j - state[LAST] < 375 else 0.0
+                    level = max(held, lead[row, c, _PEAK])
                 elif base + j - state[LAST] > 500:
                     level = max(min(level, lead[row, c, _PEAK]), 0.2 * level)
                 level = max(level, 0.01)

@@ -58,7 +58,7 @@ def main(out: Path | None, folds: int, seed: int, cache: Path | None) -> None:
         if cache:
             np.savez(cache, data=np.array([plain, more], object))
     fold = split(list(plain), folds or 1, np.random.default_rng(seed))
-    threshold = -1.0
+    threshold = -0.9
     if folds:
         scores = {}
         for k in range(folds):

@@ -67,7 +67,7 @@ def test_a_rhythm_that_stops_and_comes_back_is_no_fibrillation():
     assert not report.index[silent].any()
 
 
-@pytest.mark.parametrize("seed", [3, 7])
+@pytest.mark.parametrize("seed", [7, 40])
 def test_simulated_asystole_is_no_fibrillation(seed):
     patient = patient_of(f"sim:asystole,seed={seed}", "b")
     x = (patient.render(0, patient.n_script)[:2] / 200).astype(np.float32)
@@ -84,11 +84,12 @@ def test_slow_broad_waves_that_repeat_are_no_fibrillation():
 
 
 @pytest.mark.recordings
-def test_fibrillation_of_a_recording_is_found_and_its_sinus_rhythm_is_not(recordings):
+def test_fibrillation_of_a_recording_is_found_and_the_beats_before_it_are_not(recordings):
     record = physical(read(recordings / "cudb" / "cu09", start_s=150, duration_s=145))
     report = index(record.astype(np.float32))
-    turns = [c for c in report.changes if c.on]
-    assert any(90 * 250 < c.decided < 100 * 250 for c in turns)
+    turns = [c.decided / 250 for c in report.changes if c.on]
+    assert any(90 < at < 100 for at in turns)
+    assert not report.index[(report.at > 20000 - 2500) & (report.at < 20000)].max() > 0.5
 
 
 def test_a_dead_lead_does_not_hide_fibrillation_in_the_other():

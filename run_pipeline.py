@@ -68,7 +68,11 @@ class Door(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            # What our packages raise under names of their own is meant for the user; all else is a fault of ours.
+            # What our packages raise under names of their own is meant for the user, and so is a file or folder that
+            # cannot be used; all else is a fault of ours.
+            if isinstance(error, OSError) and error.filename is not None:
+                click.echo(f"wardbeat: {error.filename}: {error.strerror}; name a place that can be used", err=True)
+                ctx.exit(WRONG_USAGE)
             if type(error).__module__.partition(".")[0] not in OURS:
                 raise
             for line in str(error).splitlines():
@@ -119,6 +123,7 @@ def run(
     elif state_dir is not None:
         raise click.UsageError(f"--state {state_dir!r}: goes without --config; set state_dir and journal in the file")
     settings = _with_sources(settings, sources, beds, config_path)
+    _check_playing(settings, speed)
     produce = ["--speed", speed, "--packet-ms", str(packet_ms), "--start", str(start), *(["--loop"] if loop else [])]
     played = any(bed.source for bed in settings.beds.values())
     sys.exit(ward.serve(settings, produce if played else [], duration_s=duration, headless=headless))
@@ -364,6 +369,22 @@ def _threads(n: int) -> None:
     torch.set_num_threads(n)
 
 
+def _check_playing(settings: "Settings", speed: str) -> None:
+    """Say what a producer would refuse before anything is started."""
+    from simulators.pacing import speed_of
+    from stream.config import SettingsError
+
+    try:
+        speed_of(speed)
+    except ValueError as error:
+        raise SettingsError([str(error)]) from None
+    faults = [
+        _source_fault(source) for source in dict.fromkeys(bed.source for bed in settings.beds.values() if bed.source)
+    ]
+    if any(faults):
+        raise SettingsError(fault for fault in faults if fault)
+
+
 def _fresh_folder() -> Path:
     """Each run of a simulated ward starts with an empty journal, and leaves it to be looked at."""
     return RUNS / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -381,6 +402,7 @@ def _expanded(sources: tuple[str, ...]) -> list[str]:
 
 def _source_fault(source: str) -> str:
     from model.datasets import find, info
+    from stream.annotate import rate_fault
 
     try:
         if source.startswith("sim:"):
@@ -389,7 +411,7 @@ def _source_fault(source: str) -> str:
             patient_of(source, "bed")
         else:
             for path in find(source, download=False):
-                info(path)
+                rate_fault(info(path))
     except ValueError as error:  # a DatasetError is one too
         return str(error)
     return ""

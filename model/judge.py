@@ -82,6 +82,10 @@ def load_model(path: Path) -> tuple[EcgMoe, dict[str, Any]]:
     return model, about | {"trained": trained}
 
 
+class DeviceError(ValueError):
+    """A device that cannot be used here."""
+
+
 class Judge:
     """The model in its form for service. `version` names the weights; D, F, E, E2 are the sizes of its arrays."""
 
@@ -96,11 +100,17 @@ class Judge:
     def load(cls, path: Path | str | None = None, device: str | None = None) -> "Judge":
         """Load weights (those that come with the package where None) to a torch device (a GPU where there is one).
 
-        Raises WeightsError where they do not fit this code.
+        Raises WeightsError where they do not fit this code, DeviceError for a device that is not here.
         """
         model, about = load_model(Path(path) if path is not None else WEIGHTS)
         if device in (None, "auto"):
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.zeros(1, device=device)
+        except (AssertionError, RuntimeError) as error:
+            raise DeviceError(
+                f"device: {device!r} cannot be used here ({str(error).splitlines()[0]}); give cpu or auto"
+            ) from None
         return cls(model, str(about["version"]), about["trained"], str(device))
 
     def beats(self, wave: npt.NDArray[np.float32], features: npt.NDArray[np.float32]) -> Arrays:

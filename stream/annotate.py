@@ -67,6 +67,7 @@ def annotate(
             records = {}
             for name, path in list(paths.items())[at : at + N_BEDS]:
                 try:
+                    rate_fault(datasets.info(path))
                     records[name] = datasets.read(path)
                 except datasets.DatasetError as error:
                     done.refused.append(str(error))
@@ -78,6 +79,15 @@ def annotate(
     if not done.records:
         raise datasets.DatasetError("\n".join(done.refused))
     return done
+
+
+def rate_fault(about: datasets.Info) -> None:
+    """Raises DatasetError for a record at a rate that the stages do not take."""
+    if not wire.MIN_RATE_HZ <= about.fs <= wire.MAX_RATE_HZ:
+        raise datasets.DatasetError(
+            f"{about.path}: its rate of {about.fs:g} Hz is outside {wire.MIN_RATE_HZ:g}..{wire.MAX_RATE_HZ:g}; "
+            "resample it, for example with wfdb.processing.resample_sig"
+        )
 
 
 def run(records: Mapping[str, datasets.Record], judge: Judge) -> list[Annotated]:

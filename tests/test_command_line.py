@@ -299,3 +299,27 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--speed", "abc"), "speed: 'abc'; give 0.25 to 100"),
+        (("run", "--source", "sim:foo"), "no simulated patient 'foo'"),
+        (("run", "--source", "{slow}"), "5 Hz is outside 50..2000"),
+        (("annotate", "{slow}", "--out", "{folder}/out"), "5 Hz is outside 50..2000"),
+        (("annotate", "{slow}", "--out", "{folder}/out", "--device", "cuda:7"), "device: 'cuda:7' cannot be used here"),
+        (("run", "--state", "{slow}.hea/state"), "name a place that can be used"),
+    ],
+    ids=["speed", "patient", "rate-of-a-source", "rate-of-a-record", "device", "folder"],
+)
+def test_what_cannot_be_done_is_said_in_one_line_before_anything_starts(
+    call: Callable[..., Result], tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    slow = tmp_path / "slow"
+    slow.with_suffix(".hea").write_text("slow 1 5 100\nslow.dat 16 200/mV 16 0 0 0 0 II\n")
+    slow.with_suffix(".dat").write_bytes(bytes(200))
+    result = call(*(argument.format(slow=slow, folder=tmp_path) for argument in arguments))
+    assert result.exit_code == 2
+    assert said in result.output
+    assert len(result.output.splitlines()) == 1

@@ -80,7 +80,9 @@ def serve(
     state.mkdir(parents=True, exist_ok=True)
     config.save(settings, state / "settings.json")
     display = open_view(settings.ward.name, headless=headless)
-    log.configure("supervisor", settings.supervisor.log_level, display.stream)
+    quiet = {"debug": "debug", "info": "warning"}  # the view tells the usual course of things itself
+    level = settings.supervisor.log_level
+    log.configure("supervisor", level if headless else quiet.get(level, level), display.stream)
     roles = _roles(settings, state / "settings.json", produce)
     echo = sys.stderr if headless else None
     with (
@@ -93,7 +95,10 @@ def serve(
         ward.run(bool(produce), duration_s, lambda: stop.asked)
     if supervisor.wrong_usage:
         raise SettingsError([supervisor.given_up])
-    Console().print(*ward.closing(), f"state and logs: {state}", sep="\n")
+    console = Console()
+    if not console.is_terminal:  # a log or a pipe has no width of its own; codes are not to be cut
+        console = Console(width=140)
+    console.print(*ward.closing(), f"state and logs: {state}", sep="\n")
     return 1 if supervisor.given_up or ward.fell_short else 0
 
 
@@ -170,7 +175,7 @@ class _Ward:
     @property
     def fell_short(self) -> bool:
         """Whether samples are unaccounted for, or that could not be told in time, or the producer failed."""
-        untold = self._account.exists() and not (self._settled or self._stopped)
+        untold = self._sent_is_known and not (self._settled or self._stopped)
         return bool(untold or self.unaccounted or self._producer_failed)
 
     @property
@@ -178,17 +183,23 @@ class _Ward:
         return self._produced_all(PRODUCER in self._supervisor.status()) and self._supervisor.exit_code(PRODUCER) != 0
 
     @property
+    def _sent_is_known(self) -> bool:
+        """Whether the producer told what it sent; one that was killed took that with it."""
+        return self._account.exists() and not self._supervisor.status()[PRODUCER].restarts
+
+    @property
     def unaccounted(self) -> int:
         """Samples that were sent and are neither judged nor known to be missing; 0 where that cannot be told."""
-        if not (self._settled and self._account.exists()):
+        if not (self._settled and self._sent_is_known):
             return 0
         known = self._tally.samples()
         return sum(abs(n - sum(known.get(bed, (0, 0)))) for bed, n in self._sent().items())
 
     def _samples(self) -> str:
         judged, missing = (sum(column) for column in zip((0, 0), *self._tally.samples().values(), strict=True))
-        if not self._account.exists():
-            return f"{judged} judged, {missing} missing"
+        if not self._sent_is_known:
+            why = "; the producer was killed, so what it sent is not known" if self._account.exists() else ""
+            return f"{judged} judged, {missing} missing{why}"
         sent = sum(self._sent().values())
         late = "stopped before all were judged" if self._stopped else f"not all were judged after {SETTLE_S:g} s"
         rest = f"{self.unaccounted} unaccounted" if self._settled else late

@@ -358,9 +358,6 @@ def detect(  # type: ignore[no-untyped-def]
             if second >= 0:
                 swing = max(swing, _swing(x[second], p))
             score = _judge(z, w1, b1, w2, b2)
-            # Two QRS do not stand so near: of a small wave and a much steeper one after it, the first is a P wave.
-            if z[30] < _SMALL and min(z[35], z[36]) > _STEEPER:
-                score = min(score, -1.0)
             if trace.shape[0] > n_traced:
                 trace[n_traced, 0] = row
                 trace[n_traced, 1] = base + p
@@ -374,6 +371,9 @@ def detect(  # type: ignore[no-untyped-def]
                 score = np.float64(v) - 0.5 if stands_out else -1.0
             elif since > 500 and stands_out:
                 score = max(score, v - 0.5)
+            # Two QRS do not stand so near: of a small wave and a much steeper one after it, the first is a P wave.
+            if min(z[35], z[36]) > _STEEPER and (z[30] < _SMALL or state[_N_BEATS] < 4):
+                score = -1.0
             if not (score > 0.0 and swing >= _FLOOR_MV):
                 state[NOISE] += 0.06 * (min(np.float64(v), 0.6) - state[NOISE])
                 if v > state[REJECTED]:

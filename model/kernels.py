@@ -3,10 +3,11 @@
 import numpy as np
 from numba import njit
 
+from model.detection import DELAY
+
 BEAT_BEFORE, BEAT_AFTER = 48, 80
 BEAT_SAMPLES = BEAT_BEFORE + BEAT_AFTER
 LOOK_AHEAD = 375  # ticks that a beat waits for the next one: 1.5 s
-DETECTOR_DELAY = 62  # ticks, the bound of model.periods
 MAX_PENDING, MAX_RR = 16, 60
 FIRST_SHAPE = 16  # the features before it need no samples
 
@@ -65,7 +66,7 @@ def complete_beats(  # type: ignore[no-untyped-def]
 def _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, out_ready, features, n):  # type: ignore[no-untyped-def]
     at = pending[r, 0, 0]
     following = -1
-    ready = at + LOOK_AHEAD + DETECTOR_DELAY
+    ready = at + LOOK_AHEAD + DELAY
     if n_pending[r] > 1 and pending[r, 1, 0] <= at + LOOK_AHEAD:
         following = pending[r, 1, 0] - at
         ready = pending[r, 1, 1]

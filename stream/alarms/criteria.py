@@ -9,11 +9,12 @@ A gap, leads off or noise stops every clock here; they start anew when the signa
 from collections.abc import Sequence
 from typing import Any
 
+from model.detection import DELAY
 from stream.alarms.book import Book
 from stream.alarms.conditions import CONDITIONS, TICK_HZ
 from stream.alarms.numerics import REDS, HeartRate, RateLimits, Vitals
 
-WATERMARK = 62
+WATERMARK = DELAY
 """Ticks until the detector has surely told of a beat (its DELAY)."""
 
 OFF_REASONS = (1, 2, 3)  # off, flat, saturated: as model.quality.REASONS numbers them

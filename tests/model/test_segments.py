@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.detection import DELAY
 from model.kernels import BEAT_AFTER, BEAT_BEFORE, BEAT_SAMPLES, FIRST_SHAPE, LOOK_AHEAD
 from model.segments import (
     FEATURES,
@@ -123,7 +124,7 @@ def test_a_flush_completes_what_waits_and_needs_no_tick_past_the_end() -> None:
     done = cutter.flush(ROW, np.array([500]))
     assert done.row.tolist() == [0]
     assert done.ready.tolist() == [500]
-    assert cutter.flush(np.array([1]), np.array([9000])).ready.tolist() == [400 + LOOK_AHEAD + 62]
+    assert cutter.flush(np.array([1]), np.array([9000])).ready.tolist() == [400 + LOOK_AHEAD + DELAY]
 
 
 @st.composite
@@ -161,7 +162,7 @@ def test_beats_and_their_samples_do_not_depend_on_chunks_or_company(
         news = [r[(r + 50 >= begin) & (r + 50 < until)] for r in rhythms]
         new = Beats(np.repeat([0, 1], [len(x) for x in news]), np.concatenate(news), np.concatenate(news) + 50)
         both = np.array([0, 1])
-        watermark = np.full(2, until - 62 if until < end else end)
+        watermark = np.full(2, until - DELAY if until < end else end)
         done = cutter.push(both, watermark, new, np.full(2, until - delay if until < end else end))
         wave, features = cut(templates, done)
         for row in both:

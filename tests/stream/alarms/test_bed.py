@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from stream import wire
 from stream.alarms.bed import BedAlarms
 from stream.alarms.conditions import CONDITIONS, Profile
+from stream.alarms.criteria import WATERMARK
 from stream.wire import AlertEvent
 from tests.stream.playing import Player, decided, ticks
 
@@ -498,7 +499,7 @@ def story(pieces: list[str], seed: int) -> tuple[list[Call], list[Call], int]:
         for label in labels:
             last = max(last + 1, now + ticks(rr()))
             now = last
-            told = now + rng.randint(20, 62)
+            told = now + rng.randint(20, WATERMARK)
             detector.append((told, "beat", (now, told)))
             ready = now + rng.randint(70, 300)
             model.append((ready, "judged_beat", (now, ready, label, 0.9, 0.0, rng.randint(0, 2))))
@@ -544,7 +545,7 @@ def story(pieces: list[str], seed: int) -> tuple[list[Call], list[Call], int]:
             reasons.append((start, now, [1, 1] if piece == "off" else [4, 1]))
         else:
             n = ticks(rng.uniform(1, 10) if piece == "gap" else rng.uniform(0.02, 0.9))
-            now += 62  # what was told of the beats before it has come by then
+            now += WATERMARK  # what was told of the beats before it has come by then
             silent.append((now, now + n))
             detector.append((now + n, "gap", (now, n, now + n)))
             now = now + n

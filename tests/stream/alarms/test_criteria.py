@@ -10,6 +10,7 @@ from model.quality import REASONS
 from stream.alarms import criteria
 from stream.alarms.bed import BedAlarms
 from stream.alarms.conditions import TABLE
+from stream.alarms.criteria import WATERMARK
 from tests.stream.playing import DECIDED, Player, ticks
 
 # What the model's beats raise -----------------------------------------------------------------------------------------
@@ -270,11 +271,11 @@ def test_vt_windows_at_a_slow_rate_are_no_vt() -> None:
 def test_four_seconds_without_a_beat_are_asystole() -> None:
     player = Player()
     last = player.last
-    player.to(last + ticks(4) + 62)
+    player.to(last + ticks(4) + WATERMARK)
     assert not player.started("ASYSTOLE")
     player.to(last + ticks(4) + 63)
     start = player.of("ASYSTOLE", "start")[0]
-    assert (start.onset.sample, start.stream_time.sample) == (last, last + ticks(4) + 62)
+    assert (start.onset.sample, start.stream_time.sample) == (last, last + ticks(4) + WATERMARK)
     assert start.text == "***ASYSTOLE" and start.evidence["path"] == "detector"
 
 
@@ -482,7 +483,7 @@ def test_asystole_after_vf_counts_from_the_end_of_the_vf() -> None:
     off = onset + ticks(10)
     player.take(player.alarms.vf(False, off, off + ticks(1)))
     player.to(off + ticks(5))
-    assert player.of("ASYSTOLE", "start")[0].stream_time.sample == off + ticks(4) + 62
+    assert player.of("ASYSTOLE", "start")[0].stream_time.sample == off + ticks(4) + WATERMARK
 
 
 @pytest.mark.parametrize("latched", [False, True])
@@ -606,7 +607,7 @@ def test_a_bad_second_starts_the_clock_of_asystole_anew() -> None:
     player.quality([4, 1], 1)
     bad = player.now
     player.quality([0, 0], 3)
-    player.to(bad + ticks(4) + 62)
+    player.to(bad + ticks(4) + WATERMARK)
     assert player.patient_codes() == []
     player.to(bad + ticks(4) + 63)
     assert player.of("ASYSTOLE", "start")[0].onset.sample == bad

@@ -20,9 +20,6 @@ RUNS = Path("runs")  # each run of a ward without a ward.toml has a folder of it
 config_option = click.option(
     "--config", "-c", "config_path", type=click.Path(), help="A ward.toml; without it, defaults."
 )
-json_option = click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False), help="Write everything to this file."
-)
 
 
 def playing_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -39,7 +39,7 @@ State = dict[str, npt.NDArray[np.generic]]
 
 TICK_HZ, MODEL_HZ = 250, 125
 BEAT_CHANNELS = 4  # best lead, its difference from the running template, second lead, its difference
-HOP_S, WINDOW_HOPS, TOKEN_HOPS, TOKEN_BEATS = 2, 5, 15, 48
+HOP_S, TOKEN_HOPS, TOKEN_BEATS = 2, 15, 48
 HOP_TICKS, HOP_SAMPLES = HOP_S * TICK_HZ, 2 * HOP_S * MODEL_HZ
 N_CHANNELS = 2
 

@@ -63,12 +63,15 @@ def _turn(entry: tuple[int, Item]) -> tuple[int, bool, int]:
 
 
 class Judging:
-    """The items of all rows that are with the worker."""
+    """The items of all rows that are with the worker.
 
-    def __init__(self, n_rows: int) -> None:
+    `first_id`: greater than any id that a session before may have given: the worker knows a shard again after a
+    restart, and what it still answers to the old session must not be taken for the answer to a new item."""
+
+    def __init__(self, n_rows: int, first_id: int) -> None:
         self._queues = [_Queue() for _ in range(n_rows)]
         self._items: dict[int, Item] = {}
-        self._next_id = 0
+        self._next_id = first_id
         self._unsent: dict[int, Work] = {}
         self._unanswered: dict[int, tuple[Work, set[int]]] = {}
         self._work_of: dict[int, int] = {}
@@ -80,7 +83,6 @@ class Judging:
         self._beat_ticks = np.full((n_rows, TOKEN_BEATS), -(2**62), np.int64)
         self._n_beats = np.zeros(n_rows, np.int64)
         self._touched: set[int] = set()  # rows in which something may have come to its turn
-        self.forgone = 0
 
     def __len__(self) -> int:
         """Items that the worker has not answered."""
@@ -148,7 +150,6 @@ class Judging:
                 if item.ready < before and item.answer is None and item_id in self._work_of:
                     self._answered(item_id)
                     n += 1
-        self.forgone += n
         if n:
             self._touched.add(row)
             self._stage()
@@ -186,7 +187,7 @@ class Judging:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; what waited is to be sent again."""
-        self._next_id = state["next_id"]
+        self._next_id = max(self._next_id, state["next_id"])
         for item_id, (where, kind, row, at, ready, urgent, features, stamps, answer, batched, judged) in state[
             "items"
         ].items():

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import wfdb
-
+from model.ec57.marks import marks as annotation_marks
+from model.ec57.marks import write_marks
 from stream.wire import AlertEvent, BeatJudgement, WindowJudgement
 
 NOTES = {
@@ -78,19 +77,9 @@ def marks(
 
 def write(path: Path, found: Sequence[Mark], fs: float) -> None:
     """Write `path` (RECORD.moe). Nothing found gives an annotation file with nothing in it."""
-    if not found:
-        path.write_bytes(b"\x00\x00")  # the end mark alone: wfdb refuses to write none
-        return
-    wfdb.wrann(
-        path.stem,
-        path.suffix[1:],
-        np.array([mark.sample for mark in found]),
-        [mark.symbol for mark in found],
-        subtype=np.array([mark.subtype for mark in found]),
-        aux_note=[mark.note for mark in found],
-        fs=fs,
-        write_dir=str(path.parent),
-    )
+    columns = zip(*((mark.sample, mark.symbol, mark.subtype, mark.note) for mark in found), strict=True)
+    samples, symbols, subtypes, notes = columns if found else ((), (), (), ())
+    write_marks(path.with_suffix(""), path.suffix[1:], annotation_marks(samples, symbols, subtypes, notes), fs)
 
 
 def _rhythm_marks(

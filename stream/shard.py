@@ -61,7 +61,7 @@ class Shard:
         self.beds: dict[str, Bed] = {}
         self.messages: list[wire.AnyMessage] = []
         self.outbox = Outbox(name, session)
-        self.judging = Judging(capacity)
+        self.judging = Judging(capacity, first_id=now_ns())  # ids are given more slowly than time goes by
         self.model_version = ""
         self._capacity, self._n_leads = capacity, n_leads
         self._profile_of, self._now_ns = profile_of, now_ns

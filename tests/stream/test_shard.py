@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from simulators.patients import Patient
 from stream import checkpoint, wire
+from stream.alarms.conditions import Profile
 from stream.annotate import Annotated, VirtualClock, answers_to, collect, judge_all
-from stream.shard import Shard
+from stream.shard import Shard, ShardFull
 from stream.transport.ingest import BedAccount
 from stream.transport.sequence import Chunk, Ended, Gap, NewEpoch
 from tests.stream.wards import RuleJudge, events_of, found, new_shard, play, told
@@ -142,7 +143,7 @@ def test_a_live_bed_waits_no_longer_than_30_s_for_the_model_and_counts_what_it_f
     bed = shard.beds["bed1"]
     bed.ended = False
     shard.forgo()
-    assert shard.judging.forgone > 50
+    assert bed.n_unjudged > 50
     labels = [m.label for m in shard.messages if isinstance(m, wire.BeatJudgement)]
     assert labels
     assert set(labels) == {"?"}
@@ -301,6 +302,51 @@ def test_a_bed_without_ecg_and_one_of_nothing_but_gaps_hurt_nobody() -> None:
     assert not result["bed2"].beats
     assert {event.code for event in result["bed2"].alerts} <= {"LEADS_OFF", "LEARNING"}
     assert not result["bed3"].beats
+
+
+def test_a_late_answer_to_the_session_before_is_not_taken_for_a_new_item() -> None:
+    shard, clock = new_shard()
+    feed = list(events_of(Patient("bed1", [("sinus", 40)], seed=1), 40, [2500]))
+    shard.feed(feed[:2])
+    state = shard.state_dict()
+    shard.work()
+    shard.feed(feed[2:3])
+    late = [answers_to(work, RuleJudge(), clock()) for work in shard.work()]  # the shard dies before they come
+    assert late
+    clock.ns += 1_000_000_000
+    again = Shard("test", 4, 2, lambda bed: Profile(), clock, "session-2")
+    again.load_state_dict(state)
+    again.feed(feed[2:3])
+    waiting = len(again.judging)
+    for judged in late:
+        again.answer(judged)
+    assert len(again.judging) == waiting
+
+
+def test_the_place_of_a_bed_that_is_over_goes_to_another_and_a_checkpoint_knows() -> None:
+    shard, clock = new_shard(capacity=1)
+    result = {f"bed{i}": Annotated(f"bed{i}", 250.0, 0) for i in (1, 2)}
+    play(shard, clock, [events_of(Patient("bed1", [("sinus", 10)], seed=1), 10, [250])], result)
+    assert shard.release("bed1")
+    again, clock = new_shard(capacity=1)
+    again.load_state_dict(shard.state_dict())
+    assert not again.beds
+    play(again, clock, [events_of(Patient("bed2", [("sinus", 10)], seed=1), 10, [250])], result)
+    assert [b.at for b in result["bed2"].beats] == [b.at for b in result["bed1"].beats]
+
+
+def test_a_bed_that_goes_on_keeps_its_place() -> None:
+    shard, _ = new_shard()
+    feed = events_of(Patient("bed1", [("sinus", 10)], seed=1), 10, [250])
+    shard.feed([next(feed), next(feed)])
+    assert not shard.release("bed1")
+
+
+def test_one_bed_too_many_is_refused_by_name() -> None:
+    shard, _ = new_shard(capacity=1)
+    shard.feed(list(events_of(Patient("bed1", [("sinus", 5)]), 5, [250])))
+    with pytest.raises(ShardFull, match=r"bed2.*capacity"):
+        shard.feed(list(events_of(Patient("bed2", [("sinus", 5)]), 5, [250])))
 
 
 def test_an_action_is_applied_where_the_bed_is_and_echoed_with_its_sample() -> None:

@@ -386,6 +386,35 @@ class BedStatus(Message, frozen=True, tag="status"):
     latency_ms: dict[str, tuple[float, float]] = {}
 
 
+class Waves(Message, frozen=True, tag="waves"):
+    """What a bed's signals look like, for whoever draws them: samples as the source sent them, which `signals` turn
+    into mV and the like, without a hole from `first` on. Best effort, and only of beds that somebody watches.
+
+    `data`: int16 little-endian, shape (signals, n); `MISSING` where there is no sample or the lead is off (`off`: bit i
+    for signal i, where any of these samples was). What does not follow on the block before is a gap."""
+
+    bed: Name
+    epoch: Name
+    first: Count
+    rate: Rate
+    n: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
+    signals: Annotated[tuple[Signal, ...], Meta(min_length=1, max_length=MAX_SIGNALS)]
+    data: memoryview
+    off: Annotated[int, Meta(ge=0, le=2**MAX_SIGNALS - 1)] = 0
+    received_ns: Nanoseconds = 0
+    simulated: bool = True
+
+    def samples(self) -> npt.NDArray[np.int16]:
+        """Digital samples, shape (signals, n), int16, sharing the frame's memory."""
+        return np.frombuffer(self.data, "<i2").reshape(len(self.signals), self.n)
+
+
+class Watch(Message, frozen=True, tag="watch"):
+    """The gateway tells a shard of which beds it wants `Waves`: at each change, and once a second while it does."""
+
+    beds: tuple[Name, ...]
+
+
 class Alerts(Message, frozen=True, tag="alerts"):
     """A shard hands alert events to the gateway, in order; kept and sent again until committed."""
 
@@ -445,7 +474,7 @@ class Reply(Message, frozen=True, tag="reply"):
 AnyMessage = (
     Hello | Waveform | Truth | Lost | End | ProbeReply | Ack | Resend | Probe | Refused
     | Work | Judged | Ready | Greeting
-    | BeatJudgement | WindowJudgement | Numeric | AlertEvent | BedStatus
+    | BeatJudgement | WindowJudgement | Numeric | AlertEvent | BedStatus | Waves | Watch
     | Alerts | Committed | Action | SnapshotRequest | Snapshot | Reply
 )  # fmt: skip
 
@@ -475,12 +504,12 @@ def decode(frame: bytes | memoryview) -> AnyMessage:
         raise WireError("garbage", f"not msgpack: {error}") from None
     if message.v != VERSION:
         raise WireError("version", _version_text(message.v))
-    if isinstance(message, Waveform):
-        _check_waveform(message)
+    if isinstance(message, Waveform | Waves):
+        _check_samples(message)
     return message
 
 
-def _check_waveform(packet: Waveform) -> None:
+def _check_samples(packet: Waveform | Waves) -> None:
     expected = 2 * len(packet.signals) * packet.n
     if packet.data.nbytes != expected:
         raise WireError(

@@ -13,7 +13,7 @@ another language.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import zmq
@@ -35,6 +35,7 @@ from stream.wire import (
 
 ASK_AGAIN_NS = 1_000_000_000
 RESTART_JUMP = 500_000  # a gateway numbers on from the microseconds of its start, far above its last
+WAVE = "wave"  # a topic of its own: not numbered, and only to be had of beds that are watched
 ALL_TOPICS = ("alert", "beat", "window", "numeric", "status", "truth", "action", "gateway")
 
 
@@ -94,6 +95,7 @@ class Subscriber:
         self.numerics: dict[str, Numeric] = {}
         self.counts: Counter[str] = Counter()
         self.joined = False
+        self._watched: frozenset[str] = frozenset()
         self._last = 0  # number of the newest publication that came
         self._known = 0  # number up to which the snapshot holds what was published
         self._waiting: list[tuple[int, str, bytes]] = []  # what came since the joining was begun
@@ -129,6 +131,15 @@ class Subscriber:
         Raises zmq.Again where the gateway is away and too much waits for it already."""
         self._control.send(encode(action), zmq.NOBLOCK)
 
+    def watch(self, beds: Iterable[str]) -> None:
+        """Hand out the waves of these beds, and of no others, as publications of the topic `wave`."""
+        beds = frozenset(beds)
+        for bed in beds - self._watched:
+            self._stream.subscribe(f"{WAVE}.{bed}")
+        for bed in self._watched - beds:
+            self._stream.unsubscribe(f"{WAVE}.{bed}")
+        self._watched = beds
+
     def silent_s(self) -> float:
         """Since when nothing came at all. The gateway says something each second."""
         return (self._monotonic_ns() - self._heard_ns) / 1e9
@@ -143,7 +154,12 @@ class Subscriber:
             if len(parts) != 3 or len(parts[1]) != 8:
                 self.counts["refused"] += 1
                 continue
-            number, kind = int.from_bytes(parts[1], "big"), parts[0].partition(b".")[0].decode(errors="replace")
+            topic, _, bed = parts[0].decode(errors="replace").partition(".")
+            number, kind = int.from_bytes(parts[1], "big"), topic
+            if kind == WAVE:
+                if bed in self._watched and (waves := self._decoded(parts[2])) is not None:
+                    items.append(Publication(number, kind, waves))
+                continue
             if self._last and number != self._last + 1:
                 self._hole(number - self._last - 1)
             if self.joined:
@@ -209,10 +225,8 @@ class Subscriber:
     def _take(self, number: int, kind: str, frame: bytes, items: list[Joined | Publication | Reply]) -> None:
         if number <= self._known or not (kind in self._topics or kind in {"alert", "numeric"}):
             return
-        try:
-            message = decode(frame)
-        except WireError:
-            self.counts["refused"] += 1
+        message = self._decoded(frame)
+        if message is None:
             return
         if isinstance(message, AlertEvent):
             if message.state == "inactive":
@@ -223,3 +237,10 @@ class Subscriber:
             self.numerics[message.bed] = message
         if kind in self._topics:
             items.append(Publication(number, kind, message))
+
+    def _decoded(self, frame: bytes) -> AnyMessage | None:
+        try:
+            return decode(frame)
+        except WireError:
+            self.counts["refused"] += 1
+            return None

@@ -35,6 +35,7 @@ RETRY_NS = SECOND_NS // 4
 SILENT_NS = 3 * SECOND_NS
 MOST_PER_TURN = 2000
 
+WAVES = b"wave."
 Published = wire.BeatJudgement | wire.WindowJudgement | wire.Numeric | wire.BedStatus | wire.Truth
 _TOPICS = {
     wire.BeatJudgement: b"beat.",
@@ -101,7 +102,8 @@ class Gateway:
         self._sessions = Sessions(journal.sessions())
         self._greeted: dict[str, set[tuple[str, str, str]]] = {}
         self._greeted_ns: dict[str, int] = {}
-        self._status_due_ns = self._retain_due_ns = self._journal_due_ns = 0
+        self._status_due_ns = self._retain_due_ns = self._journal_due_ns = self._watch_due_ns = 0
+        self._watched: set[bytes] = set()  # what subscribers want waves of: prefixes of topics
         self._complaint_due_ns: dict[str, int] = {}
 
         # What one turn has taken in, in order; and what it has to answer once that is committed.
@@ -126,6 +128,7 @@ class Gateway:
         for envelope in self._snapshots:
             self._send(self._control, envelope, *self.register.snapshot(self._number))
         self._snapshots.clear()
+        self._ask_for_waves()
         self._every_second()
 
     def _drain(self, socket: zmq.Socket[bytes], take: Callable[[list[bytes], wire.AnyMessage], None]) -> None:
@@ -154,10 +157,28 @@ class Gateway:
         came = False
         for _ in range(MOST_PER_TURN):
             try:
-                came |= self._publisher.recv(zmq.NOBLOCK)[:1] == b"\x01"
+                word = self._publisher.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
+            came |= word[:1] == b"\x01"
+            if word[1:].startswith(WAVES):  # ZeroMQ tells that one is no longer wanted when the last has gone
+                self._watched = (self._watched | {word[1:]}) if word[:1] == b"\x01" else (self._watched - {word[1:]})
+                self._watch_due_ns = 0
         return came
+
+    def _ask_for_waves(self) -> None:
+        """Tell the shards which beds somebody watches: at once when that changes, and once a second to keep it so."""
+        now_ns = self._monotonic_ns()
+        if now_ns < self._watch_due_ns:
+            return
+        self._watch_due_ns = now_ns + SECOND_NS
+        prefixes = tuple(self._watched)
+        beds: dict[bytes, list[str]] = {}
+        for name, bed in self.register.beds.items() if prefixes else ():
+            if (WAVES + name.encode()).startswith(prefixes):
+                beds.setdefault(bed.identity, []).append(name)
+        for identity, names in beds.items():
+            self._send(self._shards, [identity], wire.Watch(beds=tuple(names)))
 
     # What shards say.
 
@@ -166,6 +187,9 @@ class Gateway:
         if isinstance(message, Published):
             self._hear(message.bed, message.epoch, identity)
             self._turn.append(message)
+        elif isinstance(message, wire.Waves):
+            self._hear(message.bed, message.epoch, identity)
+            self._show(message)
         elif isinstance(message, Alerts):
             self._take_alerts(identity, message)
         elif isinstance(message, Greeting):
@@ -344,6 +368,12 @@ class Gateway:
             return
         self._number += 1
         self.counts["published"] += 1
+        self._publisher.send_multipart([topic, self._number.to_bytes(8, "big"), frame], zmq.NOBLOCK)
+
+    def _show(self, waves: wire.Waves) -> None:
+        """Publish waves, which are not numbered: nobody is to ask for a snapshot because one is missing."""
+        topic, frame = WAVES + waves.bed.encode(), wire.encode(waves)
+        self.counts["waves"] += 1
         self._publisher.send_multipart([topic, self._number.to_bytes(8, "big"), frame], zmq.NOBLOCK)
 
     def _send(self, socket: zmq.Socket[bytes], envelope: list[bytes], *messages: wire.AnyMessage) -> bool:

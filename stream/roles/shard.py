@@ -22,6 +22,7 @@ from stream.process import Stop, bind, connect, fresh_id
 from stream.shard import Shard
 from stream.transport.ingest import Ingest
 from stream.warm import warm
+from stream.waves import Watched
 
 log = structlog.get_logger()
 
@@ -92,6 +93,7 @@ class ShardRole:
         self._began_ns = self._worker_heard_ns = self._gateway_heard_ns = self._offered_ns = time.monotonic_ns()
         self._due_ns = dict.fromkeys(("watch", "greet", "status", "checkpoint"), 0)
         self._latency = Latency()
+        self._waves = Watched()
         self._given_ns = 0
         self.refused = 0
         self._path = Path(self._own.state_dir) / "checkpoint.msgpack"
@@ -135,7 +137,9 @@ class ShardRole:
         if self._gateway in ready:
             self._drain_gateway()
         crowded = len(self.shard.judging) > MAX_WAITING_ITEMS
-        self.shard.feed(self.ingest.take(self.shard.not_now(crowded)))
+        events = self.ingest.take(self.shard.not_now(crowded))
+        self._waves.take(events)
+        self.shard.feed(events)
         self._send()  # before a checkpoint: what it counts as told has been told
         self._watch()
         spare_s = ROUND_MS / 1e3 - (time.monotonic_ns() - began_ns) / SECOND
@@ -192,6 +196,8 @@ class ShardRole:
                 self.shard.outbox.committed(message)
             elif isinstance(message, wire.Action):
                 self._give(self._gateway, [echo] if (echo := self.shard.act(message)) else [])
+            elif isinstance(message, wire.Watch):
+                self._waves.watch(message.beds, time.monotonic_ns())
 
     def _watch(self) -> None:
         """What goes by the wall clock: technical alarms, the checkpoint, greetings, the account."""
@@ -230,6 +236,7 @@ class ShardRole:
         self._give(self._gateway, self.shard.outbox.unsent())
         messages, self.shard.messages = self.shard.messages, []
         self._give(self._gateway, messages)
+        self._give(self._gateway, self._waves.blocks(time.monotonic_ns()))
         for identity, reply in self.ingest.replies(time.time_ns(), time.monotonic_ns()):
             self._sources.send_multipart([identity, wire.encode(reply)], zmq.NOBLOCK)
 

@@ -43,6 +43,11 @@ EXAMPLES: list[Message] = [
         bed="b", epoch="e", at=Moment(5, 360.0), hr=None, pvc_per_min=2.0, rhythm="AF", confidence=1.0, quality=(1.0,)
     ),
     ALERT,
+    wire.Waves(
+        bed="b", epoch="e", first=5, rate=250.0, n=2, signals=packet(0).signals,
+        data=memoryview(bytes(4 * len(packet(0).signals))), off=1, received_ns=7,
+    ),
+    wire.Watch(beds=("b", "c")),
     wire.Alerts(shard="s", session="x", first=0, events=(ALERT, ALERT)),
     wire.Committed(session="x", until=2),
     wire.Action(id="1", bed="b", kind="limits", who="nurse", at_ns=5, limits={"HR_HIGH": 130}),

@@ -134,6 +134,11 @@ def run(
 @click.option(
     "--account", type=click.Path(dir_okay=False, path_type=Path), help="At the end, samples sent by bed (JSON)."
 )
+@click.option("--spread", is_flag=True, help="Beds send in turns within a packet, not all at once.")
+@click.option("--control", help="Address to be told of faults at, such as tcp://127.0.0.1:5641.")
+@click.option(
+    "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Keep what has been sent here, as it goes."
+)
 def produce(
     config_path: str | None,
     sources: tuple[str, ...],
@@ -145,6 +150,9 @@ def produce(
     stop: float | None,
     leads: tuple[str, ...],
     account: Path | None,
+    spread: bool,
+    control: str | None,
+    ledger: Path | None,
 ) -> None:
     """Play recordings and simulated patients to the shards of their beds, as monitors would."""
     settings = _with_sources(_settings(config_path), sources, beds, config_path)
@@ -160,7 +168,17 @@ def produce(
         if bed.source
     ]
     try:
-        producer = Producer(played, speed=speed, packet_ms=packet_ms, start_s=start, stop_s=stop, loop=loop)
+        producer = Producer(
+            played,
+            speed=speed,
+            packet_ms=packet_ms,
+            start_s=start,
+            stop_s=stop,
+            loop=loop,
+            spread=spread,
+            control=control,
+            ledger=ledger,
+        )
     except ValueError as error:  # what its arguments cannot be; nothing has been sent
         raise click.UsageError(str(error)) from None
     with Stop() as asked:

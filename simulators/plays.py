@@ -7,7 +7,9 @@ from typing import Any
 import structlog
 
 from model.datasets import DatasetError, find
-from simulators.replay import BedReplay, Feed, PatientFeed, RecordFeed
+from simulators.control import Fault
+from simulators.feed import Feed
+from simulators.replay import BedReplay, PatientFeed, RecordFeed
 from simulators.ward import patient_of
 from stream.wire import End, Truth, Waveform
 
@@ -30,15 +32,15 @@ class Bed:
 class Play:
     """A bed's feeds, one after another, each an epoch. A feed that cannot be read is left out from then on.
 
-    index: of the bed in its producer. epoch: what epoch ids begin with. cut: the options of `BedReplay`. Raises
-    ValueError (DatasetError among them) for a source that cannot be used.
+    index: of the bed in its producer. epoch: what epoch ids begin with. cut: the options of `BedReplay`. phase_s: at
+    which second of the stream it begins. Raises ValueError (DatasetError among them) for a source that cannot be used.
     """
 
-    def __init__(self, bed: Bed, index: int, epoch: str, loop: bool, cut: dict[str, Any]) -> None:
-        self.bed, self.failed = bed, False
+    def __init__(self, bed: Bed, index: int, epoch: str, loop: bool, cut: dict[str, Any], phase_s: float = 0.0) -> None:
+        self.bed, self.index, self.begun_s, self.failed = bed, index, phase_s, False
         self._epoch, self._loop, self._cut = epoch, loop, cut
         self.n_epochs = self.n_packets = self.n_samples = self.n_notes = 0
-        self._offset_s = 0.0
+        self._offset_s = phase_s
         self._to_come = _feeds(bed, index)
         self._replay = self._opened()
 
@@ -63,6 +65,12 @@ class Play:
             self._replay.peek()
         except DatasetError:
             return  # it is told when they are to be sent
+
+    def lay(self, fault: Fault) -> tuple[str, str, int, int]:
+        """Lay a fault over the signal from the next packet on; returns bed, epoch, first sample and the one after the
+        last. Raises ValueError for what cannot be laid."""
+        first, end = self._replay.lay(fault)
+        return self.bed.name, self.epoch, first, end
 
     def next(self, device_ns: int, sent_ns: int) -> list[Waveform | Truth | End]:
         """Its next packets, and the end of the epoch with the last of them."""

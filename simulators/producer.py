@@ -9,12 +9,18 @@ schedule; packets that are due at the same time go out together. A replay faster
 import heapq
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import ceil
+from pathlib import Path
 
 import structlog
 import zmq
 
+from simulators.control import OF_BEDS, OF_LINKS, Control, Fault, Finish, Question, Told
+from simulators.faults import UnsteadyClock
+from simulators.ledger import Ledger
+from simulators.link import Link
 from simulators.pacing import Pacer, speed_of
 from simulators.plays import Bed, Play
 from simulators.source import Source, dealer
@@ -26,6 +32,7 @@ SECOND = 1_000_000_000
 _TOGETHER_S = 1e-6  # what is due within this goes out together
 _LEAD_IN_S = 0.2  # before the first packet, for sockets to connect
 _MAX_WAIT_S = 0.25  # in one poll: how soon a signal is seen
+_SLOT_MS = 5.0  # of spread phases: beds of one slot send at the same time
 _CONFIRM_S = 20.0  # at the end: how long the shards may take to have all on disk
 _STOPPED_CONFIRM_S = 0.3
 
@@ -59,7 +66,11 @@ def serve(
 
 
 class Producer:
-    """What `serve` runs. mono_ns, clock_ns: the clocks, passed in for tests."""
+    """What `serve` runs.
+
+    spread: beds send in turns within the length of a packet, as monitors that know nothing of each other do; else all
+    at once. control: address of the control socket (`simulators.control`). ledger: where to keep what has been sent.
+    mono_ns, clock_ns: the clocks, passed in for tests."""
 
     def __init__(
         self,
@@ -72,47 +83,63 @@ class Producer:
         stop_s: float | None = None,
         packet_ms: float = 100.0,
         epoch: str | None = None,
+        spread: bool = False,
+        control: str | None = None,
+        ledger: Path | None = None,
         mono_ns: Callable[[], int] = time.monotonic_ns,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         _check(beds, start_s, stop_s)
         self.speed = speed_of(speed)
-        self._mono_ns, self._clock_ns = mono_ns, clock_ns
+        self._mono_ns, self._clock_ns = mono_ns, UnsteadyClock(clock_ns, mono_ns)
+        self._finishing = False
         epoch = epoch or f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        n_slots = max(1, int(packet_ms / _SLOT_MS)) if spread else 1
+        cut = {"packet_ms": packet_ms, "start_s": start_s, "stop_s": stop_s}
         self._plays = [
-            Play(bed, index, epoch, loop, {"packet_ms": packet_ms, "start_s": start_s, "stop_s": stop_s})
+            Play(bed, index, epoch, loop, cut, phase_s=index % n_slots * _SLOT_MS / 1000)
             for index, bed in enumerate(beds)
         ]
+        self._ledger = None if ledger is None else Ledger(ledger, [bed.name for bed in beds], epoch)
         session = secrets.token_hex(8)
         # A shard knows speed 1 as live; a slower replay is live too, in that nothing waits for credit.
         told = 1.0 if 0 < self.speed < 1 else self.speed
         self._lanes: list[_Lane] = []
-        for connect in dict.fromkeys(bed.connect for bed in beds):
-            socket = dealer(f"{name}:{session}")
-            source = Source(name, connect, speed=told, session=session, socket=socket)
-            self._lanes.append(_Lane(source, socket, connect, [p for p in self._plays if p.bed.connect == connect]))
+        for number, connect in enumerate(dict.fromkeys(bed.connect for bed in beds)):
+            link = Link(dealer(f"{name}:{session}"), 2 * number, mono_ns)
+            source = Source(name, connect, speed=told, session=session, socket=link, clock_ns=self._clock_ns)  # type: ignore[arg-type]
+            self._lanes.append(_Lane(source, link, connect, [p for p in self._plays if p.bed.connect == connect]))
+        self._control = None if control is None else Control(control)
         self._poller = zmq.Poller()
         for lane in self._lanes:
-            self._poller.register(lane.socket, zmq.POLLIN)
+            self._poller.register(lane.link.socket, zmq.POLLIN)
+        if self._control is not None:
+            self._poller.register(self._control.socket, zmq.POLLIN)
 
     def run(self, asked: Callable[[], bool]) -> int:
         """See `serve`; `asked` says whether to stop."""
         for play in self._plays:
             play.warm()  # the first look at a feed costs seconds, which must not make its first packets late
         mark_ready("producer", beds=len(self._plays), speed=self.speed or "max", simulated=True)
-        pacer = Pacer(self.speed, self._mono_ns() + round(_LEAD_IN_S * SECOND))
-        while not asked() and any(lane.busy for lane in self._lanes):
+        pacer = self._pacer = Pacer(self.speed, self._mono_ns() + round(_LEAD_IN_S * SECOND))
+        if self._ledger is not None:
+            begins_ns = self._clock_ns() + pacer.start_ns - self._mono_ns()
+            self._ledger.begin(begins_ns, [play.begun_s for play in self._plays])
+        while not (asked() or self._finishing) and any(lane.busy for lane in self._lanes):
             for lane in self._lanes:
-                lane.turn(pacer, self._mono_ns, self._clock_ns)
+                lane.turn(pacer, self._mono_ns, self._clock_ns, self._ledger)
             self._wait(pacer)
         stopped = asked()
-        if stopped:
+        if stopped or self._finishing:
             for lane in self._lanes:
                 lane.source.send([End(bed=p.bed.name, epoch=p.epoch, n_samples=p.sent) for p in lane.open()], 0.0)
         unconfirmed = self._confirm(_STOPPED_CONFIRM_S if stopped else _CONFIRM_S, asked if not stopped else None)
         self._summary(pacer, unconfirmed)
         for lane in self._lanes:
             lane.source.close()
+        for part in (self._control, self._ledger):
+            if part is not None:
+                part.close()
         return 1 if any(play.failed for play in self._plays) or (unconfirmed and not stopped) else 0
 
     @property
@@ -125,10 +152,58 @@ class Producer:
         now = self._mono_ns()
         due = [pacer.wait_s(lane.due_s, now) if lane.clear else _MAX_WAIT_S for lane in self._lanes if lane.busy]
         wait_s = min([_MAX_WAIT_S, *due])
-        self._poller.poll(ceil(wait_s * 1000))
+        self._poll(ceil(wait_s * 1000))
+        for lane in self._lanes:
+            lane.tell_refused(now)
+
+    def _poll(self, timeout_ms: int) -> None:
+        """Wait for what comes in, and hear it."""
+        self._poller.poll(timeout_ms)
         for lane in self._lanes:
             lane.source.poll(0.0)
-            lane.tell_refused(now)
+        if self._control is not None:
+            self._control.poll(self._do)
+
+    def _do(self, question: Question) -> Told:
+        """What the control socket asks. Raises ValueError for a fault that cannot be."""
+        where: tuple[tuple[str, str, int, int], ...] = ()
+        if isinstance(question, Fault):
+            if question.kind in OF_BEDS:
+                play = next((play for play in self._plays if play.bed.name == question.bed), None)
+                if play is None:
+                    raise ValueError(f"bed: {question.bed!r} is not one of this producer's {len(self._plays)}")
+                where = (play.lay(question),)
+            elif question.kind in OF_LINKS:
+                given = {question.kind: question.share, "jitter": question.ms / 1000}
+                for lane in self._lanes:
+                    lane.link.spoil(
+                        question.for_s,
+                        loss=given.get("loss", 0.0),
+                        double=given.get("duplicate", 0.0),
+                        reorder=given.get("reorder", 0.0),
+                        jitter_s=given["jitter"],
+                    )
+            elif question.kind == "clock_step":
+                self._clock_ns.step(question.ms)
+            else:
+                self._clock_ns.drift(question.ppm, question.for_s)
+            log.warning("fault", **{name: getattr(question, name) for name in ("kind", "bed", "for_s")}, simulated=True)
+        elif isinstance(question, Finish):
+            self._finishing = True
+        late, link = self._pacer.lateness(), Counter[str]()
+        for lane in self._lanes:
+            link.update(lane.link.counts)
+        return Told(
+            id=question.id,
+            ok=True,
+            where=where,
+            sent=sum(play.n_samples for play in self._plays),
+            late_ms=(late.mean_s * 1000, late.p99_s * 1000, late.max_s * 1000),
+            n_late=late.n,
+            link=dict(link),
+            resent=sum(count["resent"] for lane in self._lanes for count in lane.source.counts().values()),
+            clock_ms=self._clock_ns.offset_ns / 1e6,
+        )
 
     def _confirm(self, within_s: float, asked: Callable[[], bool] | None) -> int:
         """Wait until the shards have all on disk; returns packets of which that is not known."""
@@ -136,9 +211,7 @@ class Producer:
         while self._mono_ns() < deadline and not (asked is not None and asked()):
             if not any(lane.source.pending() for lane in self._lanes):
                 return 0
-            self._poller.poll(20)
-            for lane in self._lanes:
-                lane.source.poll(0.0)
+            self._poll(20)
         return sum(lane.source.pending() for lane in self._lanes)
 
     def _summary(self, pacer: Pacer, unconfirmed: int) -> None:
@@ -166,8 +239,8 @@ class Producer:
 class _Lane:
     """The beds of one shard, in the order in which they are due."""
 
-    def __init__(self, source: Source, socket: "zmq.Socket[bytes]", connect: str, plays: list[Play]) -> None:
-        self.source, self.socket, self.clear = source, socket, True
+    def __init__(self, source: Source, link: Link, connect: str, plays: list[Play]) -> None:
+        self.source, self.link, self.clear = source, link, True
         self._connect = connect
         self._heap = [(play.due_s, order, play) for order, play in enumerate(plays)]
         heapq.heapify(self._heap)
@@ -188,8 +261,10 @@ class _Lane:
         """The beds that have not come to their end."""
         return [play for _, _, play in self._heap]
 
-    def turn(self, pacer: Pacer, mono_ns: Callable[[], int], clock_ns: Callable[[], int]) -> None:
-        """Send what is due at the next due time, if that has come and the last is out."""
+    def turn(
+        self, pacer: Pacer, mono_ns: Callable[[], int], clock_ns: Callable[[], int], ledger: Ledger | None
+    ) -> None:
+        """Send what is due at the next due time, if that has come and the last is out; the ledger knows it first."""
         now = mono_ns()
         if not self.clear:
             self.clear = self.source.send((), 0.0)
@@ -203,6 +278,8 @@ class _Lane:
         while self._heap and self._heap[0][0] <= due_s + _TOGETHER_S:
             _, order, play = self._heap[0]
             packets += play.next(utc_ns - late_ns, utc_ns)
+            if ledger is not None:
+                ledger.write(play.index, play.n_epochs, play.sent, play.n_samples)
             if play.goes_on():
                 heapq.heapreplace(self._heap, (play.due_s, order, play))
             else:

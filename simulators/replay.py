@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from model.datasets import Annotations, DatasetError, SignalInfo, annotations, info, read
+from simulators.control import Fault
+from simulators.faults import FaultyFeed
+from simulators.feed import Feed
 from simulators.patients import Patient
 from stream.wire import MAX_RATE_HZ, MAX_SAMPLES, MAX_SIGNALS, MIN_RATE_HZ, Signal, Truth, Waveform
 
@@ -22,31 +24,6 @@ MIN_PACKET_MS, MAX_PACKET_MS = 4.0, 10_000.0
 _BLOCK_S = 30.0
 _CACHED_BLOCKS = 512
 _MAX_NOTE = 64
-
-
-class Feed(Protocol):
-    """Samples of a bed by index. `n_samples`: None for a feed without end."""
-
-    @property
-    def fs(self) -> float:
-        """Samples per second."""
-
-    @property
-    def signals(self) -> tuple[Signal, ...]:
-        """What the rows of the samples are."""
-
-    @property
-    def n_samples(self) -> int | None:
-        """Samples of the whole feed."""
-
-    def read(self, first: int, n: int) -> npt.NDArray[np.int16]:
-        """Samples first <= s < first + n, int16 (signals, n). Raises DatasetError where they cannot be decoded."""
-
-    def off_spans(self, first: int, n: int) -> list[tuple[int, int, int]]:
-        """(start, end, signal bits) of signals that are off the patient, in order."""
-
-    def truth(self, first: int, n: int) -> Annotations | None:
-        """Reference annotations of these samples, at absolute samples."""
 
 
 class RecordFeed:
@@ -176,6 +153,15 @@ class BedReplay:
     def over(self) -> bool:
         """Whether the epoch has been sent to its end."""
         return self.n_samples is not None and self.sent >= self.n_samples
+
+    def lay(self, fault: Fault) -> tuple[int, int]:
+        """Lay a fault over the feed from the next packet on; returns its first sample and the one after its last.
+        Raises ValueError for what cannot be laid."""
+        if not isinstance(self.feed, FaultyFeed):
+            self.feed = FaultyFeed(self.feed)
+        first = self._start + self.sent
+        end = self.feed.lay(fault.kind, first, fault.for_s, lead=fault.lead, rhythm=fault.rhythm, seed=self.seq)
+        return self.sent, end - self._start
 
     def peek(self) -> None:
         """Have the feed prepare the first samples. Raises DatasetError where it cannot."""

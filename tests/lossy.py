@@ -1,6 +1,5 @@
 """A source and an ingest joined by a bad network, all of it on a virtual clock."""
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import msgspec
 import numpy as np
 import zmq
 
+from simulators.link import Spoiler
 from simulators.source import Source
 from stream.transport.ingest import Chunk, Ended, Event, Gap, Ingest, NewEpoch
 from stream.wire import End, Signal, Waveform, encode
@@ -59,11 +59,10 @@ class Network:
     overtaken with the given probabilities, both ways. Without a `peer` it takes nothing."""
 
     def __init__(self, seed: int = 0, loss: float = 0.0, double: float = 0.0, reorder: float = 0.0) -> None:
-        self.loss, self.double, self.reorder = loss, double, reorder
+        self.spoiler = Spoiler(seed, loss, double, reorder)
         self.peer = True
         self.up: list[bytes] = []
         self.down: list[bytes] = []
-        self._random = random.Random(seed)
 
     def connect(self, endpoint: str) -> None:
         pass
@@ -89,20 +88,10 @@ class Network:
         """The connection breaks: what is on its way is gone."""
         self.peer = False
         self.up, self.down = [], []
+        self.spoiler.forget()
 
     def spoil(self, frames: list[bytes]) -> list[bytes]:
-        chance = self._random.random
-        out: list[bytes] = []
-        for frame in frames:
-            if chance() < self.loss:
-                continue
-            out.append(frame)
-            if chance() < self.double:
-                out.append(frame)
-            if chance() < self.reorder and len(out) > 1:
-                back = self._random.randrange(1, min(6, len(out)) + 1)
-                out.insert(len(out) - back, out.pop())
-        return out
+        return self.spoiler.spoil(frames)
 
 
 class Ward:

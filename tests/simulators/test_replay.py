@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.datasets import DatasetError, find, read
+from simulators.feed import Feed
 from simulators.patients import Patient
-from simulators.replay import BedReplay, Feed, PatientFeed, RecordFeed
+from simulators.replay import BedReplay, PatientFeed, RecordFeed
 from stream.wire import Truth, Waveform, decode, encode
 
 FS = 360

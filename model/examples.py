@@ -7,6 +7,7 @@ annotations say of the hop's four seconds; where they say two things, or nothing
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ Label = npt.NDArray[np.int8]
 
 UNKNOWN = -1
 MATCH = 37  # ticks: 150 ms, the window of ANSI/AAMI EC57
+SIMULATED_POTASSIUM = ("potassium", "potassium-unseen")  # folders of simulators.potassium; the second is only scored
 PACED = ("102", "104", "107", "217")
 _WINDOW_TICKS = 30 * int(TICK_RATE)
 
@@ -59,6 +61,7 @@ class Cut:
     hop_mask: Float  # (m, 2)
     age: float = np.nan
     male: float = np.nan
+    potassium: float = np.nan  # 1 abnormal, 0 normal
     beat: Label = field(default_factory=lambda: np.zeros(0, np.int8))  # (n,) index into BEATS
     extra: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))  # (n,) no reference beat for it
     missed: dict[str, int] = field(default_factory=dict)  # reference beats that no beat matches, by class
@@ -70,11 +73,16 @@ class Cut:
 
 
 def load(source: str, limit: int | None = None) -> Iterator[Cut]:
-    """Cuts of the records of mitdb, vfdb, cudb, cinc2017 or ludb. Raises DatasetError where it is not found."""
-    paths = datasets.find(source)
+    """Cuts of the records of mitdb, vfdb, cudb, cinc2017, ludb, mimic-iv-ecg, or of a folder that
+    `simulators.potassium` wrote; each goes by its folder's name. Raises DatasetError where it is not found."""
+    if Path(source).name == "mimic-iv-ecg":
+        yield from _mimic(source, limit)
+        return
+    paths, folder, source = datasets.find(source), source, Path(source).name
     if limit is not None:
         paths = paths[:: max(len(paths) // limit, 1)][:limit]
-    patients = datasets.patients(source)
+    patients = datasets.patients(folder)
+    levels = datasets.potassium_levels(folder) if source in SIMULATED_POTASSIUM else {}
     classes = datasets.labels_2017(source) if source == "cinc2017" else {}
     segments = datasets.shockable_5s(source) if source == "cudb" else {}
     people = datasets.ludb_labels(source) if source == "ludb" else {}
@@ -96,10 +104,26 @@ def load(source: str, limit: int | None = None) -> Iterator[Cut]:
                 cut.male = float(row["Sex"] == "M")
                 if row["Rhythms"].startswith("Sinus rhythm") and not row["Cardiac pacing"]:
                     cut.rhythm[:], cut.shockable[:], cut.quality[:] = RHYTHMS.index("N"), 0, 1
+            if source in SIMULATED_POTASSIUM:
+                low, high = datasets.POTASSIUM_NORMAL
+                cut.potassium = float(not low <= levels[record.name] <= high)
             if source == "cudb":
                 _label_shockable(cut, segments[record.name], record.fs)
             if source == "cinc2017":
                 _label_arrhythmia(cut, classes[record.name])
+            yield cut
+
+
+def _mimic(folder: str, limit: int | None) -> Iterator[Cut]:
+    """Cuts of MIMIC-IV-ECG: what is known of the patient, and the machine's mean RR of the ten seconds."""
+    ecgs = datasets.mimic_ecgs(folder, Path(folder).parent / "mimic-iv")
+    for ecg in ecgs if limit is None else ecgs[:: max(len(ecgs) // limit, 1)][:limit]:
+        record = datasets.read(ecg.path, annotator=None)
+        for leads in _lead_pairs(record):
+            signal = datasets.physical(record)[leads]
+            cut = cut_signal(signal, record.fs, "mimic-iv-ecg", record.name, ecg.patient)
+            cut.age, cut.male, cut.potassium = ecg.age, ecg.male, ecg.abnormal
+            cut.rr_ms[-1:] = ecg.rr_ms
             yield cut
 
 

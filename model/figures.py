@@ -61,6 +61,7 @@ def figures(results: list[FoldResult], pool: Pool) -> Figures:
         found["cinc2017"] = challenge_figures(pool, records, hops, windows["arrhythmia"])
     found["rr"] = rr_figures(pool, hops, windows["rr_ms"], windows["detector_rr_ms"])
     found["age_sex"] = person_figures(pool, records, hops, windows)
+    found["potassium"] = potassium_figures(pool, records, hops, windows["potassium"])
     found["gates"] = {"morphology": _rounded(gates.mean(0)), "rhythm_and_paths": _rounded(windows["gates"].mean(0))}
     return found
 
@@ -199,6 +200,26 @@ def person_figures(pool: Pool, records: Int, hops: Int, windows: dict[str, Float
                 "sex_accuracy": _round(100 * float((s == np.array(called)).mean())),
                 "majority_accuracy": _round(100 * max(float(s.mean()), 1 - float(s.mean()))),
             }  # fmt: skip
+    return found
+
+
+def potassium_figures(pool: Pool, records: Int, hops: Int, abnormal: Float) -> Figures:
+    """Potassium abnormal by patient (mean of all windows) and source: area under the ROC curve, and at 0.5 accuracy and
+    F1 beside the majority's."""
+    found: Figures = {}
+    for source in sorted(set(pool.source[records[np.isfinite(pool.potassium[records])]])):
+        mine = records[(pool.source[records] == source) & np.isfinite(pool.potassium[records])]
+        said = np.array([abnormal[pool.of_hop[hops] == r].mean() for r in mine])
+        truth, call = pool.potassium[mine] > 0.5, said > 0.5
+        pairs = said[truth][:, None] - said[~truth][None]
+        found[source] = {
+            "patients": len(mine), "abnormal": int(truth.sum()),
+            "auc": _round(float((pairs > 0).mean() + 0.5 * (pairs == 0).mean())) if pairs.size else None,
+            "accuracy": _round(100 * float((truth == call).mean())),
+            "majority_accuracy": _round(100 * max(float(truth.mean()), 1 - float(truth.mean()))),
+            "f1": _round(200 * float((truth & call).sum()) / max(float(truth.sum() + call.sum()), 1.0)),
+            "majority_f1": _round(200 * float(truth.sum()) / float(truth.sum() + truth.size)),
+        }  # fmt: skip
     return found
 
 

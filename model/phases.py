@@ -110,9 +110,12 @@ class BandTask(nn.Module):
 def hop_chance(pool: Pool, hops: Int) -> Chance:
     """Chance of each hop to be drawn: by source and label, one over the root of how many there are."""
     key = pool.rhythm[hops].astype(np.int64) * 100 + pool.arrhythmia[hops] * 10 + pool.shockable[hops]
+    potassium = pool.potassium[pool.of_hop[hops]]
+    key += 10_000 * np.nan_to_num(potassium + 1).astype(np.int64)
     source = np.unique(pool.source, return_inverse=True)[1][pool.of_hop[hops]]
     _, group, n = np.unique(key + 100_000 * source, return_inverse=True, return_counts=True)
     known = (pool.rhythm[hops] >= 0) | (pool.arrhythmia[hops] >= 0) | (pool.shockable[hops] >= 0)
+    known |= np.isfinite(potassium)
     chance = np.where(known, 1.0, 0.02) * n[group] ** -0.5
     total: Chance = np.cumsum(chance / chance.sum())
     return total
@@ -199,6 +202,7 @@ class WindowTask:
         self.model, self.pool, self.tokens, self.hops, self.device = model, pool, tokens, hops, device
         self.chance = hop_chance(pool, hops)
         self.age, self.male = pool.age[pool.of_hop], pool.male[pool.of_hop]
+        self.potassium = np.nan_to_num(pool.potassium[pool.of_hop], nan=UNKNOWN).astype(np.int8)
 
     def loss(self, n: int, rng: np.random.Generator) -> Tensor:
         """The loss of one batch."""
@@ -224,6 +228,7 @@ class WindowTask:
             + 0.3 * _huber(out["rr_ms"][:, 0], rr_target, 0.02)
             + 0.1 * _huber(out["age"][:, 0], age, 0.3)
             + 0.1 * _binary(out["male"][:, 0], male)
+            + 0.2 * _binary(out["potassium"][:, 0], self.potassium[index])
             + 0.02 * (3 * use.square().sum() + 2 * path.square().sum())
         )
         return loss

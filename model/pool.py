@@ -21,6 +21,7 @@ class Pool:
     patient: npt.NDArray[np.str_]
     age: Float  # (r,) years, NaN unknown
     male: Float
+    potassium: Float  # 1 abnormal, 0 normal, NaN unknown
     missed: Int  # (r, 5) reference beats that no detected beat matches, by class
     of_beat: Int  # (n,)
     beat_at: Int
@@ -91,6 +92,7 @@ def join(cuts: list[Cut]) -> Pool:
         source=np.array([c.source for c in cuts]), name=np.array([c.name for c in cuts]),
         patient=np.array([c.patient for c in cuts]), age=np.array([c.age for c in cuts], np.float32),
         male=np.array([c.male for c in cuts], np.float32),
+        potassium=np.array([c.potassium for c in cuts], np.float32),
         missed=np.array([[c.missed.get(k, 0) for k in "NSVFQ"] for c in cuts], np.int64),
         of_beat=np.repeat(np.arange(len(cuts)), n_beats), of_hop=np.repeat(np.arange(len(cuts)), n_hops),
         window_hops=np.concatenate(of_hops).astype(np.int32),

@@ -9,6 +9,7 @@ and the mend.
 """
 
 from model.datasets.labels import (
+    POTASSIUM_NORMAL,
     Alarm,
     RhythmSpan,
     RrRows,
@@ -17,21 +18,25 @@ from model.datasets.labels import (
     labels_2017,
     ludb_labels,
     patients,
+    potassium_levels,
     rhythm_spans,
     rr_cases,
     rr_rows,
     shockable_5s,
 )
+from model.datasets.mimic import MimicEcg, mimic_ecgs
 from model.datasets.record import Annotations, DatasetError, Info, Kind, Record, SignalInfo, kind_of, physical
 from model.datasets.sources import cache_folder, find, records_in
 from model.datasets.wfdb_reader import annotations, info, read
 
 __all__ = [
+    "POTASSIUM_NORMAL",
     "Alarm",
     "Annotations",
     "DatasetError",
     "Info",
     "Kind",
+    "MimicEcg",
     "Record",
     "RhythmSpan",
     "RrRows",
@@ -45,8 +50,10 @@ __all__ = [
     "kind_of",
     "labels_2017",
     "ludb_labels",
+    "mimic_ecgs",
     "patients",
     "physical",
+    "potassium_levels",
     "read",
     "records_in",
     "rhythm_spans",

@@ -15,6 +15,9 @@ import numpy.typing as npt
 from model.datasets.record import DatasetError, Record
 from model.datasets.sources import find
 
+POTASSIUM_NORMAL = (3.5, 5.0)
+"""Normal serum potassium, mmol/L; outside of it a level counts as abnormal where no laboratory says so itself."""
+
 # Records of one patient, where a database has several of him; all else is a patient each, as far as is published.
 _SAME_PATIENT = {"mitdb": {"202": "201"}}
 _SAME_RHYTHM = {"VFIB": "VF", "NSR": "N"}  # vfdb writes both ways
@@ -95,23 +98,23 @@ def age_and_sex(comments: tuple[str, ...]) -> tuple[int | None, str | None]:
 def labels_2017(folder: str | Path = "cinc2017") -> dict[str, str]:
     """Challenge 2017: record to N, A, O or `~`."""
     path = _file(folder, "REFERENCE-v3.csv")
-    with _reading(path):
-        return {row[0]: row[1] for row in csv.reader(_lines(path)) if row}
+    with reading(path):
+        return {row[0]: row[1] for row in csv.reader(lines_of(path)) if row}
 
 
 def alarms_2015(folder: str | Path = "cinc2015") -> dict[str, Alarm]:
     """Challenge 2015: record to its alarm, which is at 300 s. Nothing but scoring may read this."""
     path = _file(folder, "ALARMS")
-    with _reading(path):
-        return {row[0]: Alarm(row[1], row[2].strip() == "1") for row in csv.reader(_lines(path)) if row}
+    with reading(path):
+        return {row[0]: Alarm(row[1], row[2].strip() == "1") for row in csv.reader(lines_of(path)) if row}
 
 
 def shockable_5s(folder: str | Path = "cudb") -> dict[str, list[tuple[int, int, bool]]]:
     """cudb: record to (start sample, end sample, shockable) of its segments of 5 s, in order."""
     path = _file(folder, "labels_5s.csv")
     found: dict[str, list[tuple[int, int, bool]]] = {}
-    with _reading(path):
-        for row in csv.DictReader(_lines(path)):
+    with reading(path):
+        for row in csv.DictReader(lines_of(path)):
             span = (int(row["start_sample"]), int(row["end_sample"]), row["shockable"] == "1")
             found.setdefault(row["record"], []).append(span)
     return found
@@ -120,27 +123,34 @@ def shockable_5s(folder: str | Path = "cudb") -> dict[str, list[tuple[int, int, 
 def ludb_labels(folder: str | Path = "ludb") -> dict[str, dict[str, str]]:
     """ludb: record to the row of `ludb.csv` (Sex, Age, Rhythms, Cardiac pacing, ...), stripped of spaces."""
     path = _file(folder, "ludb.csv")
-    with _reading(path):
+    with reading(path):
         return {
             row["ID"].strip(): {key: (value or "").strip() for key, value in row.items() if key}
-            for row in csv.DictReader(_lines(path))
+            for row in csv.DictReader(lines_of(path))
         }
+
+
+def potassium_levels(folder: str | Path) -> dict[str, float]:
+    """Simulated patients of `simulators.potassium`: record to serum potassium in mmol/L."""
+    path = _file(folder, "potassium.csv")
+    with reading(path):
+        return {row["record"]: float(row["potassium_mmol_l"]) for row in csv.DictReader(lines_of(path))}
 
 
 def rr_cases(folder: str | Path = "vitaldb-rhythm") -> list[str]:
     """Cases of the VitalDB arrhythmia database that are here, in order."""
-    files = _folder(folder).glob("Annotation_file_*.csv*")
+    files = folder_of(folder).glob("Annotation_file_*.csv*")
     return sorted((file.name.split("_")[2].split(".")[0] for file in files), key=int)
 
 
 def rr_rows(case: str, folder: str | Path = "vitaldb-rhythm") -> RrRows:
     """Beats, rhythms and quality of one case. Raises DatasetError for a case that is not there."""
-    root = _folder(folder)
+    root = folder_of(folder)
     path = next(iter(sorted(root.glob(f"Annotation_file_{case}.csv*"))), None)
     if path is None:
         raise DatasetError(f"{root.name}: there is no case {case!r}; choose one that rr_cases() gives")
-    with _reading(path):
-        rows = sorted(csv.DictReader(_lines(path)), key=lambda row: float(row["time_second"]))
+    with reading(path):
+        rows = sorted(csv.DictReader(lines_of(path)), key=lambda row: float(row["time_second"]))
         return RrRows(
             np.array([float(row["time_second"]) for row in rows]),
             [row["beat_type"] for row in rows],
@@ -149,7 +159,7 @@ def rr_rows(case: str, folder: str | Path = "vitaldb-rhythm") -> RrRows:
         )
 
 
-def _folder(source: str | Path) -> Path:
+def folder_of(source: str | Path) -> Path:
     """The folder of a database, by path or name; label files need no record beside them."""
     for root in (Path(source), Path(os.environ.get("RECORDINGS", ".")) / source):
         if root.is_dir():
@@ -158,20 +168,22 @@ def _folder(source: str | Path) -> Path:
 
 
 def _file(source: str | Path, name: str) -> Path:
-    path = _folder(source) / name
+    path = folder_of(source) / name
     if not path.is_file():
         raise DatasetError(f"{source}: the label file {path} is not there; get it with the database")
     return path
 
 
-def _lines(path: Path) -> Iterator[str]:
+def lines_of(path: Path) -> Iterator[str]:
+    """Lines of a text file, gzipped or not."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
         yield from file
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a label file that is not one raises into a DatasetError that names it."""
     try:
         yield
     except (OSError, EOFError, KeyError, IndexError, ValueError, csv.Error) as error:

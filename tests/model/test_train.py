@@ -149,6 +149,32 @@ def test_training_learns_and_what_it_writes_is_served(
     assert "Potassium**: untrained" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_potassium_is_learnt_where_levels_are_known_and_its_unseen_patients_are_only_scored(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = replace(
+        pool,
+        source=np.array(["mitdb", "mitdb", "potassium", "potassium-unseen"]),
+        potassium=np.array([np.nan, np.nan, 1, 1], np.float32),
+    )
+    taught: list[set[int]] = []
+    real = trainer._train_one
+
+    def train_one(pool: Pool, records: np.ndarray, *rest: object) -> EcgMoe:
+        taught.append(set(records.tolist()))
+        return real(pool, records, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "_pool", lambda settings, work: kept)
+    monkeypatch.setattr(trainer, "_train_one", train_one)
+    trainer.train(replace(SMALL, scored=2), tmp_path / "out", tmp_path / "work")
+    assert all(3 not in records for records in taught)
+    judge = Judge.load(tmp_path / "out" / "ecg_moe.safetensors", "cpu")
+    assert judge.untrained == frozenset()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Potassium abnormal: simulated patients" in card
+    assert "potassium-unseen | 1 | 1 |" in card
+
+
 def test_only_the_class_s_is_made_rarer_after_the_beats(pool: Pool) -> None:
     model = EcgMoe().eval()
     few = replace(pool, beat=pool.beat.copy())

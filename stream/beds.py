@@ -1,18 +1,10 @@
-"""A bed of a shard: which signals it has, where its epoch is, and what turns its packets into mV."""
+"""A bed of a shard: which signals it has, and where its epoch is."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-import numpy as np
-import numpy.typing as npt
 
 from stream import wire
 from stream.alarms.bed import BedAlarms
 from stream.analysis import TICKS_PER_S
-from stream.transport.sequence import Chunk
-
-Floats = npt.NDArray[np.float32]
-
 
 KEPT = (
     "name",
@@ -21,7 +13,6 @@ KEPT = (
     "live",
     "ended",
     "closed",
-    "n_samples",
     "n_unjudged",
     "n_dropped",
     "n_beats",
@@ -43,14 +34,10 @@ class Bed:
     live: bool = True
     signals: tuple[wire.Signal, ...] = ()
     leads: tuple[int, ...] = ()
-    gain: Floats = field(default_factory=lambda: np.ones((0, 1), np.float32))
-    baseline: Floats = field(default_factory=lambda: np.zeros((0, 1), np.float32))
-    stamps: wire.Stamps = field(default_factory=wire.Stamps)
     ended: bool = False
     closed: bool = False
     technical: set[str] = field(default_factory=set)
     ended_ns: int = 0
-    n_samples: int = 0
     n_unjudged: int = 0
     n_dropped: int = 0
     n_beats: int = 0
@@ -60,21 +47,6 @@ class Bed:
         """Take the first `n_leads` ECG signals as the leads to analyse."""
         self.signals = signals
         self.leads = tuple(i for i, signal in enumerate(signals) if signal.kind == "ecg")[:n_leads]
-        self.gain = np.array([signals[i].gain for i in self.leads], np.float32)[:, None]
-        self.baseline = np.array([signals[i].baseline for i in self.leads], np.float32)[:, None]
-
-    def convert(self, chunks: Iterable[Chunk], x: Floats) -> None:
-        """Write the leads of chunks that follow one another to x (n_leads, n) in mV; NaN where missing or off."""
-        at = 0
-        for chunk in chunks:
-            digital = chunk.samples[list(self.leads)]
-            part = x[: len(self.leads), at : at + digital.shape[1]]
-            np.subtract(digital, self.baseline, out=part)
-            part /= self.gain
-            part[digital == wire.MISSING] = np.nan
-            if chunk.off:
-                part[[bool(chunk.off >> signal & 1) for signal in self.leads]] = np.nan
-            at += digital.shape[1]
 
     def moment(self, tick: int) -> wire.Moment:
         """A tick in the source's own samples."""

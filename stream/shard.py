@@ -24,8 +24,10 @@ from stream.alarms.conditions import Profile, ProfileError
 from stream.analysis import MAX_CHUNK_S, TICKS_PER_S, Analysis, Findings
 from stream.beds import KEPT, Bed
 from stream.judging import Item, Judging
+from stream.leads import Leads
 from stream.messages import beat_message, window_message
 from stream.outbox import Outbox
+from stream.transport.arrivals import BedEvent, Block
 from stream.transport.ingest import BedAccount
 from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch, TruthSeen
 
@@ -33,7 +35,6 @@ log = structlog.get_logger()
 
 FORGO_TICKS = 30 * TICKS_PER_S  # a live bed waits no longer for the model; a replay waits for ever
 EPOCH_WAIT_NS = 1_000_000_000  # so long a live bed's new epoch may wait for the old one's judgements
-MAX_MV = 1000.0
 SIGNAL_LOST_S = 2.0
 STREAM_LATE_MS = 2000.0
 
@@ -66,14 +67,21 @@ class Shard:
         self._capacity, self._n_leads = capacity, n_leads
         self._profile_of, self._now_ns = profile_of, now_ns
         self._analysis = Analysis(capacity, n_leads)
+        self._leads = Leads(capacity, n_leads)
+        self._n_samples = np.zeros(capacity, np.int64)  # analysed, all epochs together
+        self._stamps = np.zeros((capacity, 4), np.int64)  # of the newest samples: device, sent, received, detected
+        self._next_due = np.zeros(capacity, np.int64)  # of the alarms of each row
         self._rows: list[Bed] = []  # a row that is free keeps its last bed, which is closed
         self._free: list[int] = []
 
     def feed(self, events: Iterable[Event]) -> None:
         """Take events of any beds, each bed's in order. Raises ShardFull for a bed too many."""
-        queues: dict[str, deque[Event]] = {}
+        queues: dict[str, deque[BedEvent]] = {}
         for event in events:
-            queues.setdefault(event.bed, deque()).append(event)
+            if isinstance(event, Block):  # they come first, and no bed is in two whose order counts
+                self._push_block(event)
+            else:
+                queues.setdefault(event.bed, deque()).append(event)
         while queues:
             runs = [run for queue in queues.values() if (run := self._next_run(queue)) is not None]
             if runs:
@@ -89,7 +97,7 @@ class Shard:
             if (bed.ended and not bed.closed) or (crowded and not bed.live and self.judging.first_ready(bed.row))
         }
 
-    def _next_run(self, queue: deque[Event]) -> tuple[Bed, list[Chunk], int] | None:
+    def _next_run(self, queue: deque[BedEvent]) -> tuple[Bed, list[Chunk], int] | None:
         """Handle what is no signal; then the chunks that follow one another, MAX_CHUNK_S of them at most."""
         while queue and not isinstance(queue[0], Chunk):
             self._handle(queue.popleft())
@@ -111,15 +119,33 @@ class Shard:
         rows = np.array([bed.row for bed, _, _ in runs])
         n = np.array([length for _, _, length in runs])
         x = np.full((len(runs), self._n_leads, int(n.max())), np.nan, np.float32)
-        for i, (bed, chunks, _) in enumerate(runs):
-            bed.convert(chunks, x[i])
+        for i, (_, chunks, _) in enumerate(runs):
+            at = 0
+            for chunk in chunks:
+                part, length = x[i : i + 1, :, at:], chunk.samples.shape[1]
+                self._leads.convert(
+                    rows[i : i + 1], chunk.samples[None], np.array([chunk.off], np.int32), part[:, :, :length]
+                )
+                at += length
             last = chunks[-1]
-            bed.stamps = wire.Stamps(device=last.device_ns, sent=last.sent_ns, received=last.received_ns)
-            bed.n_samples += int(n[i])
-        x[np.abs(x) > MAX_MV] = np.nan  # no electrode gives that: a gain that is wrong, or no signal
+            self._stamps[rows[i], :3] = last.device_ns, last.sent_ns, last.received_ns
+        self._analyse(rows, x, n)
+
+    def _push_block(self, block: Block) -> None:
+        """Runs of one length of many beds."""
+        rows = np.array([self.beds[name].row for name in block.beds])
+        n = block.samples.shape[2]
+        x = np.empty((len(rows), self._n_leads, n), np.float32)
+        self._leads.convert(rows, block.samples, block.off, x)
+        self._stamps[rows, 0] = block.device_ns
+        self._stamps[rows, 1:3] = block.sent_ns, block.received_ns
+        self._analyse(rows, x, np.full(len(rows), n))
+
+    def _analyse(self, rows: npt.NDArray[np.int64], x: npt.NDArray[np.float32], n: npt.NDArray[np.int64]) -> None:
+        self._n_samples[rows] += n
         self._found(rows, self._analysis.push(rows, x, n))
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: BedEvent) -> None:
         if isinstance(event, NewEpoch):
             self._start(event)
             return
@@ -147,6 +173,8 @@ class Shard:
         bed.epoch, bed.fs, bed.live = event.epoch, event.rate, event.speed == 1.0
         bed.alarms, bed.ended, bed.closed = alarms, False, False
         bed.signals_are(event.signals, self._n_leads)
+        self._leads.are(bed.row, bed.leads, bed.signals)
+        self._next_due[bed.row] = alarms.next_due
         self._analysis.start(bed.row, bed.fs)
         self.judging.reset(np.array([bed.row]))
         log.info("epoch", bed=bed.name, epoch=bed.epoch, fs=bed.fs, leads=[event.signals[i].name for i in bed.leads])
@@ -156,6 +184,8 @@ class Shard:
             raise ShardFull(f"bed {name}: shard {self.name} has its {self._capacity} beds; raise capacity")
         bed = self.beds[name] = Bed(self._free.pop() if self._free else len(self._rows), name, alarms)
         self._rows[bed.row : bed.row + 1] = [bed]
+        self._n_samples[bed.row] = 0
+        self._stamps[bed.row] = 0
         return bed
 
     def release(self, name: str) -> bool:
@@ -187,19 +217,18 @@ class Shard:
 
     def _found(self, rows: npt.NDArray[np.int64], found: Findings) -> None:
         """Hand items to the model and events to the detector side of the alarms."""
-        now_ns = self._now_ns()
-        beds = [self._rows[row] for row in rows.tolist()]
-        for bed in beds:
-            bed.stamps = msgspec.structs.replace(bed.stamps, detected=now_ns, queued=now_ns)
+        self._stamps[rows, 3] = self._now_ns()
+        told_of = np.union1d(found.complete.row, found.hop_row).tolist()
+        stamps = dict(zip(told_of, map(self._stamped, told_of), strict=True))
         beats = [
-            Item("beat", row, at, ready, False, self._rows[row].stamps, features)
+            Item("beat", row, at, ready, False, stamps[row], features)
             for row, at, ready, features in zip(
                 found.complete.row.tolist(), found.complete.at.tolist(), found.complete.ready.tolist(), found.features,
                 strict=True,
             )
         ]  # fmt: skip
         hops = [
-            Item("hop", row, end, ready, urgent, self._rows[row].stamps)
+            Item("hop", row, end, ready, urgent, stamps[row])
             for row, end, ready, urgent in zip(
                 found.hop_row.tolist(), found.hop_end.tolist(), found.hop_ready.tolist(), found.hop_urgent.tolist(),
                 strict=True,
@@ -216,10 +245,10 @@ class Shard:
             bed = stirred[row] = self._rows[row]
             for _, tell, arguments in sorted(told, key=_tick):
                 self._alert(bed, getattr(bed.alarms, tell)(*arguments))
-        for bed, head in zip(beds, self._analysis.head[rows].tolist(), strict=True):
-            if head > bed.alarms.next_due:
-                stirred[bed.row] = bed
-                self._alert(bed, bed.alarms.advance(head - 1))
+        due = rows[self._analysis.head[rows] > self._next_due[rows]]
+        for row, head in zip(due.tolist(), self._analysis.head[due].tolist(), strict=True):
+            bed = stirred[row] = self._rows[row]
+            self._alert(bed, bed.alarms.advance(head - 1))
         self._model_clock(stirred.values())
 
     def work(self) -> list[wire.Work]:
@@ -295,7 +324,7 @@ class Shard:
 
     def _collect(self, bed: Bed) -> None:
         for numeric in bed.alarms.take_numerics():
-            self.messages.append(msgspec.structs.replace(numeric, stamps=bed.stamps))
+            self.messages.append(msgspec.structs.replace(numeric, stamps=self._stamped(bed.row)))
         for refused in bed.alarms.take_refused():
             log.warning("limits_refused", bed=bed.name, text=refused)
 
@@ -344,15 +373,21 @@ class Shard:
             self._alert(bed, bed.alarms.technical(code, on, reason if on else "over", tick))
 
     def _alert(self, bed: Bed, events: Iterable[wire.AlertEvent], stamps: wire.Stamps | None = None) -> None:
-        """Stamp events and put them on their way."""
+        """Stamp what the alarms of a bed told, and put it on its way."""
+        self._next_due[bed.row] = bed.alarms.next_due
         events = list(events)
         if not events:
             return
         now_ns = self._now_ns()
-        stamped = msgspec.structs.replace(stamps or bed.stamps, decided=now_ns)
+        stamped = msgspec.structs.replace(stamps or self._stamped(bed.row), decided=now_ns)
         self.outbox.add(
             msgspec.structs.replace(event, stamps=stamped, model_version=self.model_version) for event in events
         )
+
+    def _stamped(self, row: int) -> wire.Stamps:
+        """Stamps of the newest samples of a row."""
+        device, sent, received, detected = self._stamps[row].tolist()
+        return wire.Stamps(device=device, sent=sent, received=received, detected=detected, queued=detected)
 
     @property
     def live(self) -> bool:
@@ -393,7 +428,7 @@ class Shard:
         waiting = self.judging.first_ready(bed.row)
         ticks = 0 if waiting is None else max(0, int(self._analysis.head[bed.row]) - waiting)
         return {
-            "analysed": max(0, bed.n_samples - bed.moment(ticks).sample),
+            "analysed": max(0, int(self._n_samples[bed.row]) - bed.moment(ticks).sample),
             "unjudged": bed.n_unjudged,
             "dropped_messages": bed.n_dropped,
             "beats": bed.n_beats,
@@ -408,6 +443,7 @@ class Shard:
             "analysis": self._analysis.state_dict(),
             "judging": self.judging.state_dict(),
             "outbox": self.outbox.state(),
+            "n_samples": self._n_samples,
             "beds": [
                 {
                     **{name: getattr(bed, name) for name in KEPT},
@@ -427,6 +463,7 @@ class Shard:
         self.judging.load_state_dict(state["judging"])
         self.outbox.restore(state["outbox"])
         self._free = list(state["free"])
+        self._n_samples[:] = state["n_samples"]
         for row, saved in enumerate(state["beds"]):
             alarms = BedAlarms(saved["name"], saved["epoch"], saved["fs"], self._profile_of(saved["name"]))
             alarms.restore(saved["alarms"])
@@ -434,6 +471,8 @@ class Shard:
             for name in KEPT:
                 setattr(bed, name, saved[name])
             bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
+            self._leads.are(row, bed.leads, bed.signals)
+            self._next_due[row] = alarms.next_due
             self._rows.append(bed)
             if row not in state["free"]:
                 self.beds[bed.name] = bed

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from stream.transport.sequence import Chunk, Event
+from stream.transport.arrivals import Block, Chunk, Event
 from stream.wire import MISSING, Waves
 
 WATCH_NS = 3_000_000_000  # without a renewal for so long, nobody watches any more
@@ -39,8 +39,12 @@ class Watched:
         """Keep what is watched of the events that a shard is fed, in order per bed."""
         if self._beds:
             for event in events:
-                if isinstance(event, Chunk) and event.bed in self._beds:
-                    self._waiting.setdefault(event.bed, []).append(event)
+                if isinstance(event, Block):
+                    chunks = [event.chunk(i) for i, bed in enumerate(event.beds) if bed in self._beds]
+                else:
+                    chunks = [event] if isinstance(event, Chunk) and event.bed in self._beds else []
+                for chunk in chunks:
+                    self._waiting.setdefault(chunk.bed, []).append(chunk)
 
     def blocks(self, mono_ns: int) -> Iterator[Waves]:
         """What has come, where 40 ms are over since the last time: a block of each run without a hole."""

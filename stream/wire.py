@@ -28,6 +28,8 @@ MAX_SAMPLES = 20_000
 MIN_RATE_HZ, MAX_RATE_HZ = 50.0, 2000.0
 MAX_FIRST = 2**40  # 17 years at the highest rate
 MISSING = -32768  # the int16 that stands for a sample that is not there
+MAX_HANDLE = 2**16 - 1
+MAX_TOGETHER = 4096  # packets in one `Packets`
 
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, Meta(max_length=1000)]
@@ -35,6 +37,7 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Sample = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # what a float and a journal can hold
 Rate = Annotated[float, Meta(ge=MIN_RATE_HZ, le=MAX_RATE_HZ)]
+Handle = Annotated[int, Meta(ge=0, le=MAX_HANDLE)]
 
 
 class WireError(ValueError):
@@ -128,7 +131,8 @@ class Waveform(Message, frozen=True, tag="wave"):
     `first`: index of the first sample since the epoch began. `off`: bit i says that signal i is
     off the patient. `device_ns`: the source's clock, UTC, at the last sample. An epoch is a fresh
     id at each start or loop of the source; `seq` counts the packets of a bed's epoch from 0, `epoch_n`
-    the epochs of the bed in the session from 1 (0: not told), so that a lost one is seen.
+    the epochs of the bed in the session from 1 (0: not told), so that a lost one is seen. `handle`: number under
+    which later `Packets` of the session speak of this epoch of the bed (0: none will).
     """
 
     bed: Name
@@ -143,10 +147,39 @@ class Waveform(Message, frozen=True, tag="wave"):
     off: Annotated[int, Meta(ge=0, le=2**MAX_SIGNALS - 1)] = 0
     device_ns: Nanoseconds = 0
     sent_ns: Nanoseconds = 0
+    handle: Handle = 0
 
     def samples(self) -> npt.NDArray[np.int16]:
         """Digital samples, shape (signals, n), int16, sharing the frame's memory."""
         return np.frombuffer(self.data, "<i2").reshape(len(self.signals), self.n)
+
+
+class Packets(Message, frozen=True, tag="packets"):
+    """Packets of many beds in one frame, one of each, for a source that has many: a shard spends its time on frames,
+    not on samples. Each is what a `Waveform` would be, of an epoch whose `handle` one has told before.
+
+    Columns, little-endian: `handles` (k,) int32, rising; `seq`, `first`, `device_ns` (k,) int64; `off` (k,) int32, or
+    nothing where no lead is off; `data` (k, n_signals, n) int16. k is up to `MAX_TOGETHER`."""
+
+    n: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
+    n_signals: Annotated[int, Meta(ge=1, le=MAX_SIGNALS)]
+    handles: memoryview
+    seq: memoryview
+    first: memoryview
+    device_ns: memoryview
+    data: memoryview
+    off: memoryview = memoryview(b"")
+    sent_ns: Nanoseconds = 0
+
+    def column(self, name: Literal["handles", "seq", "first", "device_ns", "off"]) -> npt.NDArray[Any]:
+        """A column, sharing the frame's memory (`off`: zeros where none is)."""
+        if name == "off" and not self.off:
+            return np.zeros(self.handles.nbytes // 4, np.int32)
+        return np.frombuffer(getattr(self, name), "<i4" if name in ("handles", "off") else "<i8")
+
+    def samples(self) -> npt.NDArray[np.int16]:
+        """Digital samples, shape (k, n_signals, n), int16, sharing the frame's memory."""
+        return np.frombuffer(self.data, "<i2").reshape(-1, self.n_signals, self.n)
 
 
 class Truth(Message, frozen=True, tag="truth"):
@@ -472,7 +505,7 @@ class Reply(Message, frozen=True, tag="reply"):
 
 
 AnyMessage = (
-    Hello | Waveform | Truth | Lost | End | ProbeReply | Ack | Resend | Probe | Refused
+    Hello | Waveform | Packets | Truth | Lost | End | ProbeReply | Ack | Resend | Probe | Refused
     | Work | Judged | Ready | Greeting
     | BeatJudgement | WindowJudgement | Numeric | AlertEvent | BedStatus | Waves | Watch
     | Alerts | Committed | Action | SnapshotRequest | Snapshot | Reply
@@ -506,6 +539,8 @@ def decode(frame: bytes | memoryview) -> AnyMessage:
         raise WireError("version", _version_text(message.v))
     if isinstance(message, Waveform | Waves):
         _check_samples(message)
+    elif isinstance(message, Packets):
+        _check_columns(message)
     return message
 
 
@@ -519,6 +554,31 @@ def _check_samples(packet: Waveform | Waves) -> None:
         )
     if packet.first > MAX_FIRST:
         raise WireError("field", f"first: {packet.first} is beyond any recording; count from the start of the epoch")
+
+
+def _check_columns(packets: Packets) -> None:
+    k = packets.handles.nbytes // 4
+    if not 1 <= k <= MAX_TOGETHER or packets.handles.nbytes != 4 * k:
+        raise WireError("field", f"handles: {packets.handles.nbytes} bytes; send 1 to {MAX_TOGETHER} int32")
+    sizes = {
+        "seq": 8 * k,
+        "first": 8 * k,
+        "device_ns": 8 * k,
+        "off": 4 * k,
+        "data": 2 * k * packets.n_signals * packets.n,
+    }
+    for name, size in sizes.items():
+        nbytes = getattr(packets, name).nbytes
+        if nbytes != size and not (name == "off" and nbytes == 0):
+            raise WireError("field", f"{name}: {nbytes} bytes, but {k} packets take {size}")
+    most = {"handles": MAX_HANDLE, "seq": 2**62, "first": MAX_FIRST, "device_ns": 2**62, "off": 2**MAX_SIGNALS - 1}
+    for name, highest in most.items():
+        column = packets.column(name)  # type: ignore[arg-type]
+        if column.min() < 0 or column.max() > highest:
+            raise WireError("field", f"{name}: {column.min()} to {column.max()}; send values from 0 to {highest}")
+    handles = packets.column("handles")
+    if (handles[1:] <= handles[:-1]).any():
+        raise WireError("field", "handles: not rising; send one packet of each bed, in the order of their handles")
 
 
 def _version_text(version: object) -> str:

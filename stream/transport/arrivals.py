@@ -7,6 +7,16 @@ import numpy.typing as npt
 
 from stream.wire import Signal, Waveform
 
+Ints = npt.NDArray[np.int64]
+
+
+class Stream(NamedTuple):
+    """What a bed sends in an epoch."""
+
+    epoch: str
+    signals: tuple[Signal, ...]
+    rate: float
+
 
 class NewEpoch(NamedTuple):
     """A bed begins a new epoch at sample 0. `speed` as in `Hello`, `number` as `epoch_n` of a packet."""
@@ -64,7 +74,50 @@ class Ended(NamedTuple):
     n_samples: int
 
 
-Event = NewEpoch | Chunk | Gap | TruthSeen | Ended
+class Block(NamedTuple):
+    """A run of samples each of many beds, which begin at their `first` (k,); `samples`: (k, signals, n) int16, digital
+    units, read-only. One packet each; `device_ns` (k,) is of each, the other stamps are of all."""
+
+    beds: list[str]
+    first: Ints
+    samples: npt.NDArray[np.int16]
+    off: npt.NDArray[np.int32]
+    device_ns: Ints
+    received_ns: int
+    sent_ns: int
+    of: list[Stream]
+
+    def chunk(self, i: int) -> Chunk:
+        """The run of one of them."""
+        epoch, signals, rate = self.of[i]
+        return Chunk(
+            self.beds[i], epoch, signals, rate, int(self.first[i]), self.samples[i], int(self.off[i]),
+            int(self.device_ns[i]), self.received_ns, self.sent_ns,
+        )  # fmt: skip
+
+    def packet(self, i: int, seq: int = 0) -> Waveform:
+        """The packet of one of them."""
+        epoch, signals, rate = self.of[i]
+        samples = self.samples[i]
+        return Waveform(
+            bed=self.beds[i], epoch=epoch, seq=seq, first=int(self.first[i]), rate=rate, n=samples.shape[1],
+            signals=signals, data=samples.data.cast("B"), off=int(self.off[i]), device_ns=int(self.device_ns[i]),
+            sent_ns=self.sent_ns,
+        )  # fmt: skip
+
+    def part(self, chosen: npt.NDArray[np.bool_]) -> "Block":
+        """Those that are chosen (k,)."""
+        if chosen.all():
+            return self
+        at = np.flatnonzero(chosen).tolist()
+        return self._replace(
+            beds=[self.beds[i] for i in at], of=[self.of[i] for i in at], first=self.first[at],
+            samples=self.samples[at], off=self.off[at], device_ns=self.device_ns[at],
+        )  # fmt: skip
+
+
+BedEvent = NewEpoch | Chunk | Gap | TruthSeen | Ended
+Event = BedEvent | Block
 
 
 class Piece(NamedTuple):

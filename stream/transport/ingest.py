@@ -16,7 +16,11 @@ import uuid
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
+import numpy as np
+
+from stream.transport.arrivals import Block, Stream
 from stream.transport.clocks import SourceClock, age_ns, exchange
+from stream.transport.lanes import Lanes
 from stream.transport.peers import ACK_EVERY_NS, GONE_NS, PROBE_EVERY_NS, SECOND, BedAccount, Peer
 from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch, Sequence, TruthSeen
 from stream.wire import (
@@ -25,6 +29,7 @@ from stream.wire import (
     End,
     Hello,
     Lost,
+    Packets,
     Probe,
     ProbeReply,
     Refused,
@@ -35,7 +40,7 @@ from stream.wire import (
     decode,
 )
 
-__all__ = ["BedAccount", "Chunk", "Ended", "Event", "Gap", "Ingest", "NewEpoch", "TruthSeen"]
+__all__ = ["BedAccount", "Block", "Chunk", "Ended", "Event", "Gap", "Ingest", "NewEpoch", "TruthSeen"]
 
 REORDER_NS = SECOND // 20  # a packet may be overtaken for this long before it is asked for
 SILENT_NS = 5 * SECOND  # a source that says no Hello for this long loses its claim on its beds
@@ -79,6 +84,8 @@ class Ingest:
         self._beds: dict[str, Sequence] = {}
         self._owner: dict[str, Peer] = {}
         self._durable: dict[str, tuple[str, int]] = {}
+        self._lanes = Lanes(capacity)
+        self._blocks: list[tuple[Block, np.typing.NDArray[np.int64]]] = []  # with the rows of their beds
         self._ready: dict[str, Sequence] = {}
         self._waiting: dict[str, Sequence] = {}
         self._n_queued = self._n_bytes = 0
@@ -87,6 +94,7 @@ class Ingest:
         self._next_probe = 0
         self._handlers: dict[type, Callable[[Peer, Any, int, int], str | None]] = {
             Waveform: self._wave,
+            Packets: self._packets,
             Truth: self._truth,
             Lost: self._lost,
             End: self._end,
@@ -117,13 +125,16 @@ class Ingest:
     def take(self, hold: Container[str] = ()) -> list[Event]:
         """Everything that is in order and was not taken yet; the events of a bed are in sequence. Beds in `hold` are
         left for later, and so is what follows the end of an epoch: their sources have the less credit."""
-        events: list[Event] = []
+        events: list[Event] = [block for block in self._let_pass(hold) if block.beds]
         left: dict[str, Sequence] = {}
         for name, bed in self._ready.items():
+            self._lanes.settle(bed)
             if name not in hold:
                 bed.take(events)
             if bed.pending:
                 left[name] = bed
+            else:
+                self._lanes.reopen(bed)
         self._ready = left
         self._n_queued = self._n_bytes = 0
         for source in self._sources.values():
@@ -134,6 +145,21 @@ class Ingest:
             if name in self._owner:
                 self._owner[name].queued += bed.pending
         return events
+
+    def _let_pass(self, hold: Container[str]) -> list[Block]:
+        """The blocks that came, without the beds in `hold`: theirs goes to their sequences, to wait there."""
+        taken: list[Block] = []
+        for block, rows in self._blocks:
+            kept = np.array([name not in hold for name in block.beds]) if hold else np.ones(len(rows), np.bool_)
+            for i in np.flatnonzero(~kept).tolist():
+                bed = self._beds[block.beds[i]]
+                self._lanes.close(bed)
+                bed.put_back(block.packet(i), block.received_ns)
+                self._look_at(bed)
+            self._lanes.taken(rows[kept], block.samples.shape[2])
+            taken.append(block.part(kept))
+        self._blocks = []
+        return taken
 
     def replies(self, now_ns: int, mono_ns: int) -> list[tuple[bytes, AnyMessage]]:
         """What is to be sent now, and to whom. Call it at least every 50 ms: it also keeps the timers."""
@@ -153,7 +179,7 @@ class Ingest:
         """The shard's checkpoint on disk holds `bed` up to `sample`: its source may forget what is
         before. The last sample is kept until the epoch has ended, so that a source whose last packets or
         end are lost goes on offering them."""
-        sequence, source = self._beds.get(bed), self._owner.get(bed)
+        sequence, source = self._bed(bed), self._owner.get(bed)
         if sequence is None:
             return
         taken = sequence.taken
@@ -167,17 +193,23 @@ class Ingest:
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs: per bed the sample up to which events were taken, and the account.
         Of builtin types; take it when all that was taken is worked in."""
+        for bed in self._beds.values():
+            self._lanes.settle(bed)
         return {"beds": [bed.state() for bed in self._beds.values() if bed.taken.epoch]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()` of a shard before: each bed at its position. No `NewEpoch` comes for an epoch that
         goes on."""
         for entry in state["beds"]:
-            self._beds[entry["bed"]] = Sequence.restored(entry)
+            bed = self._beds[entry["bed"]] = Sequence.restored(entry)
+            self._lanes.enter(bed)
             self.durable(entry["bed"], entry["epoch"], entry["next"])
 
     def forget(self, bed: str) -> None:
         """Free the place of a bed, for another. It may come back later, as if new."""
+        sequence = self._beds.get(bed)
+        if sequence is not None:
+            self._lanes.leave(sequence)
         for table in (self._beds, self._ready, self._waiting, self._durable):
             table.pop(bed, None)
         owner = self._owner.pop(bed, None)
@@ -203,6 +235,7 @@ class Ingest:
     def account(self, bed: str, now_ns: int, mono_ns: int) -> BedAccount:
         """Where a bed stands. Raises KeyError for a bed that is not known."""
         sequence = self._beds[bed]
+        self._lanes.settle(sequence)
         taken = sequence.taken
         owner = self._owner.get(bed)
         clock = owner.clock if owner is not None else SourceClock()
@@ -233,6 +266,8 @@ class Ingest:
             if len(self._beds) >= self._capacity:
                 return f"capacity|bed: {name} is one more than the {self._capacity} of this shard; send it to another"
             bed = self._beds[name] = Sequence(name)
+            self._lanes.enter(bed)
+        self._lanes.close(bed)
         if self._owner.get(name) is not source:
             if not self._claim(bed, source, mono_ns):
                 bed.n_received += 1
@@ -258,7 +293,52 @@ class Ingest:
             self._n_bytes += packet.data.nbytes
         if asked and bed.next > position:
             source.caught_up = mono_ns
+        if text is None and packet.handle:
+            self._lanes.declare(bed, source, packet.handle, Stream(packet.epoch, packet.signals, packet.rate))
         return None if text is None else "changed|" + text
+
+    def _packets(self, source: Peer, packets: Packets, now_ns: int, mono_ns: int) -> str | None:
+        """Packets of many beds: what is the next of its bed passes at once, the others one by one."""
+        handles, first, samples = packets.column("handles"), packets.column("first"), packets.samples()
+        rows, passing = self._lanes.passing(source, handles, first, packets.n_signals)
+        if self._overrun():
+            passing[:] = False
+        seq, off, device_ns = packets.column("seq"), packets.column("off"), packets.column("device_ns")
+        streams, names = self._lanes.streams, self._lanes.names
+        at = rows.tolist()
+        whole = Block(
+            [names[row] for row in at], first, samples, off, device_ns, now_ns, packets.sent_ns,
+            [streams[row] for row in at],
+        )  # fmt: skip
+        if passing.any():
+            block = whole.part(passing)
+            n = len(block.beds)
+            self._lanes.passed(rows[passing], packets.n, seq[passing], block.device_ns, mono_ns)
+            self._blocks.append((block, rows[passing]))
+            source.received += n
+            source.seen += n
+            source.queued += n
+            self._n_queued += n
+            self._n_bytes += block.samples.nbytes
+        text, unknown = None, 0
+        for i in np.flatnonzero(~passing).tolist():
+            if at[i] < 0:
+                unknown += 1
+                continue
+            if len(streams[at[i]].signals) != packets.n_signals:
+                bed = self._beds[names[at[i]]]
+                bed.n_received += 1
+                bed.n_refused += 1
+                source.received += 1
+                source.seen += 1
+                text = f"changed|n_signals: {packets.n_signals}, but {bed.bed} has {len(streams[at[i]].signals)}"
+                continue
+            text = self._wave(source, whole.packet(i, int(seq[i])), now_ns, mono_ns) or text
+        if unknown:
+            source.received += unknown
+            source.seen += unknown
+            return f"handle|handles: {unknown} of {len(at)} not known here; send those beds' next packets as `wave`"
+        return text
 
     def _truth(self, source: Peer, message: Truth, now_ns: int, mono_ns: int) -> str | None:
         bed = self._own(source, message.bed)
@@ -332,6 +412,7 @@ class Ingest:
         for bed in self._beds.values():
             if (bed.source, bed.session) != (source.name, source.session):
                 continue
+            self._lanes.close(bed)
             if bed.bed in self._durable:
                 source.durable[bed.bed] = self._durable[bed.bed]
             if not bed.ended and bed.bed not in self._owner and self._claim(bed, source, mono_ns):
@@ -341,8 +422,19 @@ class Ingest:
     def _overrun(self) -> bool:
         return self._n_queued >= 2 * self._queue_packets or self._n_bytes >= 2 * self._queue_bytes
 
+    def _bed(self, name: str) -> Sequence | None:
+        """The sequence of a bed, up to date."""
+        bed = self._beds.get(name)
+        if bed is not None:
+            self._lanes.settle(bed)
+        return bed
+
     def _own(self, source: Peer, name: str) -> Sequence | None:
-        return self._beds.get(name) if self._owner.get(name) is source else None
+        """The sequence of a bed of this source, for something else than its next packet."""
+        bed = self._beds.get(name) if self._owner.get(name) is source else None
+        if bed is not None:
+            self._lanes.close(bed)
+        return bed
 
     def _claim(self, bed: Sequence, source: Peer, mono_ns: int) -> bool:
         owner = self._owner.get(bed.bed)
@@ -359,6 +451,8 @@ class Ingest:
     def _look_at(self, bed: Sequence) -> None:
         if bed.pending:
             self._ready[bed.bed] = bed
+        else:
+            self._lanes.reopen(bed)
         if bed.since is not None:
             self._waiting[bed.bed] = bed
 

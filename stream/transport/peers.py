@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from stream.transport.clocks import SourceClock
 from stream.wire import Hello
 
@@ -54,6 +56,17 @@ class Peer:
         self.clock = SourceClock()
         self.probed = -PROBE_EVERY_NS
         self.probes: dict[int, tuple[int, int]] = {}
+        self.lanes = np.full(
+            1, -1
+        )  # row in `Lanes` of each handle that it has told, -1 for none; the last is always -1
+
+    def lane_of(self, handle: int, row: int) -> None:
+        """What a handle means: a row, or nothing (-1)."""
+        if handle + 1 >= len(self.lanes):
+            more = np.full(2 * (handle + 1), -1)
+            more[: len(self.lanes)] = self.lanes
+            self.lanes = more
+        self.lanes[handle] = row
 
     @property
     def throttled(self) -> bool:

@@ -72,6 +72,7 @@ class Sequence:
         self.asked = 0
         self.n_asked = 0
         self.taken = Taken()
+        self.lane = -1  # its row in `Lanes`
         self._held: dict[int, tuple[Waveform, int]] = {}
         self._losses: list[tuple[int, int, str]] = []
         self._successors: list[tuple[Waveform, int]] = []
@@ -91,6 +92,26 @@ class Sequence:
     def wave(self, packet: Waveform, now_ns: int, mono_ns: int) -> str | None:
         self.n_received += 1
         return self._wave(packet, now_ns, mono_ns)
+
+    @property
+    def calm(self) -> bool:
+        """Whether all that can come next is the next packet: nothing is missing, held, or left to be taken."""
+        return (
+            not self._out and self.since is None and not self._held and not self._losses and not self._successors
+            and self.end_at is None and not self.ended and self.seq is not None
+            and bool(self.epoch) and self.taken.epoch == self.epoch and not self.taken.ended
+        )  # fmt: skip
+
+    def pass_by(self, n_packets: int, n_samples: int) -> None:
+        """So many packets were in order and so many samples were taken that did not come through here (`Lanes`)."""
+        self.n_received += n_packets
+        self.n_accepted += n_packets
+        self.delivered += n_samples
+        self.taken.position += n_samples
+
+    def put_back(self, packet: Waveform, received_ns: int) -> None:
+        """What went by is to be taken later, in its turn."""
+        self._out.append(Piece(packet, 0, packet.n, received_ns))
 
     def adopt(self, source: str, session: str, speed: float) -> None:
         """Who sends the bed from here on: asked again after a restart, and named where the bed is."""

@@ -106,9 +106,7 @@ def carry(given: argparse.Namespace, where: Path) -> Carried:
         ages, counts = _take(stream, began + given.seconds)
         _alive(roles, folder)
         took = time.monotonic() - began
-        cpu = {
-            role: 1e6 * (_cpu_s(p.pid) - before[role]) / took / given.beds for role, p in roles.items()
-        }
+        cpu = {role: 1e6 * (_cpu_s(p.pid) - before[role]) / took / given.beds for role, p in roles.items()}
         if spy is not None:
             spy.wait()
         return Carried(cpu, ages, {r: (mb[r], _mb(p.pid)) for r, p in roles.items()}, counts)
@@ -127,14 +125,18 @@ def carry(given: argparse.Namespace, where: Path) -> Carried:
 def text(run: Carried, seconds: float) -> str:
     """The figures as lines."""
     total = sum(run.cpu_us.values())
-    lines = [f"  {role:10} {us:7.0f} us per bed-second  {run.mb[role][0]:6.0f} -> {run.mb[role][1]:.0f} MB" for role, us in run.cpu_us.items()]
+    lines = [
+        f"  {role:10} {us:7.0f} us per bed-second  {run.mb[role][0]:6.0f} -> {run.mb[role][1]:.0f} MB"
+        for role, us in run.cpu_us.items()
+    ]
     lines.append(f"  {'all':10} {total:7.0f} us per bed-second: {1e6 / total:.0f} beds per core")
     for kind, ages in run.ages_ms.items():
         if ages.size:
             p50, p99, p999 = np.percentile(ages, [50, 99, 99.9])
             lines.append(
                 f"  {kind:10} p50 {p50:.0f}, p99 {p99:.0f}, p99.9 {p999:.0f}, max {ages.max():.0f} ms;"
-                f" p99.9/mean {p999 / ages.mean():.2f}, max/mean {ages.max() / ages.mean():.2f}; {ages.size / seconds:.0f}/s"
+                f" p99.9/mean {p999 / ages.mean():.2f}, max/mean {ages.max() / ages.mean():.2f};"
+                f" {ages.size / seconds:.0f}/s"
             )
     return "\n".join(lines)
 
@@ -142,7 +144,9 @@ def text(run: Carried, seconds: float) -> str:
 def figures(run: Carried) -> dict[str, Any]:
     """The figures as JSON takes them."""
     ages = {
-        kind: dict(zip(("p50", "p99", "p999", "max"), np.percentile(a, [50, 99, 99.9, 100]).round(1).tolist(), strict=True))
+        kind: dict(
+            zip(("p50", "p99", "p999", "max"), np.percentile(a, [50, 99, 99.9, 100]).round(1).tolist(), strict=True)
+        )
         for kind, a in run.ages_ms.items()
         if a.size
     }
@@ -159,9 +163,10 @@ def _settings(given: argparse.Namespace, folder: Path) -> Path:
         f'[supervisor]\ncontrol = "tcp://127.0.0.1:{port + 4}"\nstate_dir = "."\nlog_level = "warning"',
     ]
     for i in range(given.shards):
-        lines.append(f'[shards.{i}]\nbind = "tcp://127.0.0.1:{port + 10 + i}"\nn_leads = 2\ncapacity = {capacity}\nstate_dir = "shard-{i}"')
+        lines += [f"[shards.{i}]", f'bind = "tcp://127.0.0.1:{port + 10 + i}"', f"capacity = {capacity}"]
+        lines += ["n_leads = 2", f'state_dir = "shard-{i}"']
     for i in range(given.beds):
-        lines.append(f'[beds.bed{i + 1}]\nshard = "{i % given.shards}"\nsource = "{given.source}"')
+        lines += [f"[beds.bed{i + 1}]", f'shard = "{i % given.shards}"', f'source = "{given.source}"']
     path = folder / "ward.toml"
     path.write_text("\n".join(lines))
     return path
@@ -212,7 +217,9 @@ def _take(stream: "zmq.Socket[bytes]", until: float) -> tuple[dict[str, np.ndarr
             if stamps.sent:
                 ages[topic.partition(b".")[0].decode()].append((stamps.published - stamps.sent) / 1e6)
         time.sleep(0.05)  # a subscriber that wakes for each message would take a core of its own
-    return {kind: np.array(values) for kind, values in ages.items()}, {kind: len(values) for kind, values in ages.items()}
+    return {kind: np.array(values) for kind, values in ages.items()}, {
+        kind: len(values) for kind, values in ages.items()
+    }
 
 
 def _cpu_s(pid: int) -> float:

@@ -25,9 +25,24 @@ ALERT = wire.AlertEvent(
     onset=Moment(100, 250.0), stream_time=Moment(1100, 250.0), emit_time="2026-11-22T09:00:00Z", value=None,
     limits=(None, 4.0), evidence={"path": "detector", "quality": [1.0]},
 )  # fmt: skip
+
+
+def packets(handles: tuple[int, ...] = (3, 7), n: int = 2, **changed: Any) -> wire.Packets:
+    """One packet of `n` samples of two signals for each handle, their sequence numbers 5, 6 ..."""
+    k = len(handles)
+    columns = {name: memoryview(np.arange(5, 5 + k, dtype="<i8").tobytes()) for name in ("seq", "first", "device_ns")}
+    data = memoryview(np.arange(2 * n * k, dtype="<i2").tobytes())
+    made = wire.Packets(
+        n=n, n_signals=2, handles=memoryview(np.array(handles, "<i4").tobytes()), data=data, **columns, sent_ns=9
+    )
+    return msgspec.structs.replace(made, **changed)
+
+
+PACKETS = packets()
 EXAMPLES: list[Message] = [
     wire.Hello(source="s", session="x", speed=0.25, sent=3),
     packet(0),
+    PACKETS,
     wire.Truth(bed="b", epoch="e", samples=(1, 5), symbols=("N", "+"), notes=("", "(AFIB")),
     wire.Lost(bed="b", epoch="e", first=3, n=0, cause="too old"),
     wire.End(bed="b", epoch="e", n_samples=2**40),
@@ -86,6 +101,34 @@ def test_samples_are_little_endian_rows_of_signals() -> None:
     assert raw["data"] == struct.pack("<6h", 1, -2, 300, -32768, 5, 6)
     came = decode(encode(made))
     assert isinstance(came, Waveform) and came.samples().tolist() == samples.tolist()
+
+
+def test_the_columns_of_packets_are_rows_of_signals_and_numbers() -> None:
+    came = decode(encode(packets()))
+    assert isinstance(came, wire.Packets)
+    assert came.samples().tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
+    assert came.column("handles").tolist() == [3, 7]
+    assert came.column("first").tolist() == [5, 6]
+    assert came.column("off").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (packets(handles=(7, 3)), "handles: not rising"),
+        (packets(handles=(3, 3)), "handles: not rising"),
+        (packets(handles=()), "handles: 0 bytes"),
+        (packets(handles=(3, 70_000)), "handles: 3 to 70000"),
+        (packets(n=3, data=memoryview(bytes(16))), "data: 16 bytes, but 2 packets take 24"),
+        (packets(seq=memoryview(bytes(9))), "seq: 9 bytes, but 2 packets take 16"),
+        (packets(off=memoryview(bytes(2))), "off: 2 bytes, but 2 packets take 8"),
+        (packets(first=memoryview(np.array([0, -1], "<i8").tobytes())), "first: -1 to 0"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(made: wire.Packets, text: str) -> None:
+    refused = refusal(encode(made))
+    assert refused.cause == "field"
+    assert text in str(refused)
 
 
 @given(

@@ -21,7 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-VERSION = 1
+from stream.refusals import VERSION as VERSION
+from stream.refusals import WireError as WireError
+from stream.refusals import refusal, version_text
+
 MAX_FRAME_BYTES = 4 << 20
 MAX_SIGNALS = 16
 MAX_SAMPLES = 20_000
@@ -38,14 +41,6 @@ Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Sample = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # what a float and a journal can hold
 Rate = Annotated[float, Meta(ge=MIN_RATE_HZ, le=MAX_RATE_HZ)]
 Handle = Annotated[int, Meta(ge=0, le=MAX_HANDLE)]
-
-
-class WireError(ValueError):
-    """A frame that is refused. `cause` is the counter it goes under: size, garbage, version or field."""
-
-    def __init__(self, cause: str, text: str) -> None:
-        super().__init__(text)
-        self.cause = cause
 
 
 # ---------------------------------------------------------------------------------- the parts
@@ -532,11 +527,11 @@ def decode(frame: bytes | memoryview) -> AnyMessage:
     try:
         message: AnyMessage = _decoder.decode(frame)
     except msgspec.ValidationError as error:
-        raise _refusal(frame, error) from None
+        raise refusal(frame, error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("garbage", f"not msgpack: {error}") from None
     if message.v != VERSION:
-        raise WireError("version", _version_text(message.v))
+        raise WireError("version", version_text(message.v))
     if isinstance(message, Waveform | Waves):
         _check_samples(message)
     elif isinstance(message, Packets):
@@ -579,31 +574,3 @@ def _check_columns(packets: Packets) -> None:
     handles = packets.column("handles")
     if (handles[1:] <= handles[:-1]).any():
         raise WireError("field", "handles: not rising; send one packet of each bed, in the order of their handles")
-
-
-def _version_text(version: object) -> str:
-    return f"v: {version!r} is not the version {VERSION} spoken here; update this side or send v={VERSION}"
-
-
-def _refusal(frame: bytes | memoryview, error: msgspec.ValidationError) -> WireError:
-    """Name the field, its value and the mend: the slow way, as only a refused frame pays for it."""
-    try:
-        raw = msgspec.msgpack.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return WireError("garbage", "not msgpack")
-    if not isinstance(raw, dict):
-        return WireError("garbage", f"a frame is a map, this is a {type(raw).__name__}")
-    if raw.get("v", VERSION) != VERSION:
-        return WireError("version", _version_text(raw["v"]))
-    text, _, path = str(error).partition(" - at `$")
-    if not path:  # a field that is missing or unknown
-        return WireError("field", f"t: {str(raw.get('t'))[:60]!r} message refused: {error}")
-    value: Any = raw
-    for key in path.rstrip("`").replace("[", ".").replace("]", "").strip(".").split("."):
-        if isinstance(value, dict):
-            value = value.get(key)
-        elif isinstance(value, list) and key.isdigit():
-            value = value[int(key)]
-    shown = repr(value) if value is not raw else repr(raw.get("t"))
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return WireError("field", f"{path.strip('`.') or 't'}: {shown} refused: {text}")

@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-from stream.refusals import VERSION as VERSION
-from stream.refusals import WireError as WireError
+from stream import refusals
 from stream.refusals import refusal, version_text
+
+VERSION, WireError = refusals.VERSION, refusals.WireError
 
 MAX_FRAME_BYTES = 4 << 20
 MAX_SIGNALS = 16

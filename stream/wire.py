@@ -21,10 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-from stream import refusals
 from stream.refusals import refusal, version_text
 
-VERSION, WireError = refusals.VERSION, refusals.WireError
+VERSION = 1
 
 MAX_FRAME_BYTES = 4 << 20
 MAX_SIGNALS = 16
@@ -42,6 +41,14 @@ Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Sample = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # what a float and a journal can hold
 Rate = Annotated[float, Meta(ge=MIN_RATE_HZ, le=MAX_RATE_HZ)]
 Handle = Annotated[int, Meta(ge=0, le=MAX_HANDLE)]
+
+
+class WireError(ValueError):
+    """A frame that is refused. `cause` is the counter it goes under: size, garbage, version or field."""
+
+    def __init__(self, cause: str, text: str) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 # ---------------------------------------------------------------------------------- the parts
@@ -528,11 +535,11 @@ def decode(frame: bytes | memoryview) -> AnyMessage:
     try:
         message: AnyMessage = _decoder.decode(frame)
     except msgspec.ValidationError as error:
-        raise refusal(frame, error) from None
+        raise WireError(*refusal(frame, error, VERSION)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("garbage", f"not msgpack: {error}") from None
     if message.v != VERSION:
-        raise WireError("version", version_text(message.v))
+        raise WireError("version", version_text(message.v, VERSION))
     if isinstance(message, Waveform | Waves):
         _check_samples(message)
     elif isinstance(message, Packets):

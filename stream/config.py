@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from stream.alarms.conditions import Profile, ProfileError
+from stream.bridges.kinds import AnySettings
 from stream.wire import Name
 
 Endpoint = Annotated[str, Meta(pattern=r"^(tcp://[^\s/:]+:[0-9]{1,5}|ipc://\S+)$", max_length=200)]
@@ -105,6 +106,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     gateway: GatewaySettings = GatewaySettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     alarms: dict[str, dict[str, Any]] = {}
+    bridges: dict[Key, AnySettings] = {}
     beds: dict[Name, BedSettings] = {}
 
 
@@ -200,8 +202,8 @@ def _read(kind: type[Struct], raw: Any, where: str, problems: list[str]) -> dict
         parts = get_args(wanted)
         if isinstance(wanted, type) and issubclass(wanted, Struct):
             values[key] = _read(wanted, value, path, problems)
-        elif get_origin(wanted) is dict and isinstance(parts[1], type) and issubclass(parts[1], Struct):
-            values[key] = _read_table(parts[0], parts[1], value, path, problems)
+        elif get_origin(wanted) is dict and _kinds(parts[1]):
+            values[key] = _read_table(parts[0], _kinds(parts[1]), value, path, problems)
         else:
             try:
                 values[key] = msgspec.convert(value, wanted)
@@ -210,7 +212,14 @@ def _read(kind: type[Struct], raw: Any, where: str, problems: list[str]) -> dict
     return values
 
 
-def _read_table(name: Any, kind: type[Struct], raw: Any, where: str, problems: list[str]) -> dict[str, Any]:
+def _kinds(wanted: Any) -> tuple[type[Struct], ...]:
+    """The class of settings that a table's entries have, or the classes of which `kind` chooses one."""
+    return tuple(t for t in get_args(wanted) or (wanted,) if isinstance(t, type) and issubclass(t, Struct))
+
+
+def _read_table(
+    name: Any, kinds: tuple[type[Struct], ...], raw: Any, where: str, problems: list[str]
+) -> dict[str, Any]:
     if not isinstance(raw, Mapping):
         problems.append(f"{where} = {_shown(raw)}: tables are wanted; write [{where}.NAME] for each")
         return {}
@@ -219,7 +228,19 @@ def _read_table(name: Any, kind: type[Struct], raw: Any, where: str, problems: l
             msgspec.convert(key, name)
         except msgspec.ValidationError as error:
             problems.append(f"{where}.{quoted(key)}: the name {_shown(key)} cannot be used: {_plain(error)}")
-    return {key: _read(kind, value, f"{where}.{quoted(key)}", problems) for key, value in raw.items()}
+    return {key: _read_one(kinds, value, f"{where}.{quoted(key)}", problems) for key, value in raw.items()}
+
+
+def _read_one(kinds: tuple[type[Struct], ...], raw: Any, where: str, problems: list[str]) -> dict[str, Any]:
+    if len(kinds) == 1 or not isinstance(raw, Mapping):
+        return _read(kinds[0], raw, where, problems)
+    by_tag = {str(kind.__struct_config__.tag): kind for kind in kinds}
+    tag = str(raw.get("kind", ""))
+    if tag not in by_tag:
+        problems.append(f"{where}.kind = {_shown(tag)}: no such kind; {suggest(tag, by_tag)}")
+        return {}
+    rest = {key: value for key, value in raw.items() if key != "kind"}
+    return {"kind": tag, **_read(by_tag[tag], rest, where, problems)}
 
 
 def _link(values: dict[str, Any], problems: list[str]) -> None:
@@ -289,7 +310,17 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
         name: replace(shard, state_dir=str(folder / Path(shard.state_dir).expanduser()))
         for name, shard in settings.shards.items()
     }
-    return replace(settings, shards=shards, **parts)
+    bridges = {name: _absolute_bridge(bridge, folder) for name, bridge in settings.bridges.items()}
+    return replace(settings, shards=shards, bridges=bridges, **parts)
+
+
+def _absolute_bridge(bridge: AnySettings, folder: Path) -> AnySettings:
+    given = {key: value for key in bridge.paths if (value := getattr(bridge, key)) is not None}
+    changes: dict[str, Any] = {key: str(folder / Path(value).expanduser()) for key, value in given.items()}
+    kind, _, where = (getattr(bridge, "password", None) or "").partition(":")
+    if kind == "file":
+        changes["password"] = f"file:{folder / Path(where).expanduser()}"
+    return msgspec.structs.replace(bridge, **changes)
 
 
 def _plain(error: msgspec.ValidationError) -> str:

@@ -163,6 +163,8 @@ TABLE: tuple[Condition, ...] = (
     _tech(9, "ALARMS_OFF", "ECG ALARMS OFF", _mdc(202790, "STAT_ECG_AL_ALL_OFF")),
     _tech(10, "SOME_ALARMS_OFF", "SOME ECG ALARMS OFF", _mdc(202792, "STAT_ECG_AL_SOME_OFF")),
     _tech(11, "LEARNING", "LEARNING ECG", _mdc(202832, "STAT_LEARN")),
+    _tech(12, "BUS_BEHIND", "BUS BEHIND", _pending("BUS_BEHIND")),
+    _tech(13, "BUS_REJECTED", "BUS REJECTS", _pending("BUS_REJECTED")),
 )
 # fmt: on
 

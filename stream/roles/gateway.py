@@ -17,6 +17,9 @@ from msgspec.structs import replace
 
 from stream import wire
 from stream.alarms.conditions import Profile, ProfileError
+from stream.bridges.alarms import BusAlarms
+from stream.bridges.bridge import Ward
+from stream.bridges.runner import Runner
 from stream.config import Settings
 from stream.gateway.journal import Journal, JournalError, check, utc
 from stream.gateway.register import ActionError, Register, Sessions
@@ -60,10 +63,16 @@ def serve(settings: Settings) -> int:
         bind(zmq.XPUB, "gateway.publish", own.publish) as publish,
         bind(zmq.ROUTER, "gateway.control", own.control) as control,
     ):
-        gateway = Gateway(settings, journal, shards, publish, control)
+        ward = Ward(settings.ward.name, settings.ward.unit)
+        bridges = Runner(settings.bridges, ward, Path(own.journal)) if settings.bridges else None
+        gateway = Gateway(settings, journal, shards, publish, control, bridges=bridges)
+        if bridges is not None:
+            bridges.start()
         mark_ready("gateway", journal=own.journal, alerts_standing=len(gateway.register.active))
         while not stop.asked:
             gateway.step()
+        if bridges is not None:
+            bridges.stop()
     return 0
 
 
@@ -81,8 +90,10 @@ class Gateway:
         control: zmq.Socket[bytes],
         utc_ns: Callable[[], int] = time.time_ns,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        bridges: Runner | None = None,
     ) -> None:
         self._settings = settings
+        self._bridges = bridges
         self._journal = journal
         self._shards, self._publisher, self._control = shards, publish, control
         shards.setsockopt(zmq.ROUTER_MANDATORY, 1)  # to know when a shard is away
@@ -96,6 +107,7 @@ class Gateway:
         self.counts: Counter[str] = Counter()
         self._latency = Latency()
         self._session = fresh_id()
+        self._bus_alarms = BusAlarms(settings.ward.name, self._session, Profile(settings.alarms))
         # Microseconds of now: a gateway that starts again goes on far above where it ended, so that
         # a subscriber sees a gap and asks for a snapshot.
         self._number = utc_ns() // 1000
@@ -307,6 +319,8 @@ class Gateway:
         for action in new_actions:
             if action.sample is not None:
                 self._publish(action)
+        if new_events and self._bridges is not None:
+            self._bridges.wake()
         self._turn, self._reached, self._asked = [], {}, []
 
     def _write(
@@ -355,6 +369,8 @@ class Gateway:
                 self._latency.add("received>published", stamps.received, now_ns)
             message = replace(message, stamps=replace(stamps, published=now_ns))
         self._put(_TOPICS[type(message)] + message.bed.encode(), message)
+        if self._bridges is not None:
+            self._bridges.take(message)
         if isinstance(message, AlertEvent):
             self.register.settle(message)
         elif isinstance(message, wire.Numeric):
@@ -401,6 +417,12 @@ class Gateway:
                 del self._greeted_ns[shard]
         figures = self._latency.figures(monotonic_ns)
         state = {"beds": len(self.register.beds), "alerts_standing": len(self.register.active)}
+        accounts = self._bridges.accounts() if self._bridges is not None else {}
+        for name, account in accounts.items():
+            state |= {f"bridge.{name}.{what}": n for what, n in account.counts.items()}
+            figures |= account.latency_ms
+        alarms = {name: account.alarms for name, account in accounts.items()}
+        self._turn.extend(self._bus_alarms.step(alarms, self.register.active.values(), self._utc_ns()))
         status = wire.BedStatus(
             shard="gateway",
             bed="gateway",

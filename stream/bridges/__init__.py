@@ -1,0 +1,1 @@
+"""Ward buses: each bridge carries alerts, and what else is asked for, from the gateway to one bus."""

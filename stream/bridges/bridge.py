@@ -7,6 +7,7 @@ shows how.
 
 import asyncio
 import hashlib
+import importlib
 import os
 import ssl
 from abc import ABC, abstractmethod
@@ -19,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from stream.wire import AlertEvent, BeatJudgement, Numeric, WindowJudgement
+from stream.wire import AlertEvent, BeatJudgement, Numeric, Waves, WindowJudgement
 
 Class = Literal["alerts", "numerics", "beats", "profile", "waves"]
 FilePath = Annotated[str, Meta(min_length=1, max_length=1000)]
@@ -122,6 +123,10 @@ class Bridge(ABC):
         """Send a judged beat or the profile of a window. Not repeated where it fails."""
         raise BusError(f"{type(self).__name__} carries no {type(message).__name__}")
 
+    async def wave(self, waves: Waves) -> None:
+        """Send a block of samples. Not repeated where it fails."""
+        raise BusError(f"{type(self).__name__} carries no waves")
+
     @abstractmethod
     async def check(self) -> str:
         """Try the bus without sending any alert, and say what was found. Raises BusError or what `open` does."""
@@ -199,9 +204,12 @@ def tls(settings: NetworkSettings, on: bool) -> ssl.SSLContext | None:
     return context
 
 
-def missing(extra: str, error: ImportError) -> BusError:
-    """The complaint where a bus's library is not installed."""
-    return BusError(f"kind: {error.name} is not installed; pip install 'wardbeat[{extra}]'")
+def need(library: str, extra: str) -> None:
+    """Raise BusError where the library of a bus is not installed."""
+    try:
+        importlib.import_module(library)
+    except ImportError:
+        raise BusError(f"kind: {library} is not installed; pip install 'wardbeat[{extra}]'") from None
 
 
 def is_url(*schemes: str) -> Any:

@@ -26,14 +26,15 @@ from stream.bridges.feed import Feed
 from stream.bridges.outbox import Outbox
 from stream.gateway.journal import JournalError, utc
 from stream.latency import Latency
-from stream.wire import AlertEvent, BeatJudgement, Numeric, WindowJudgement
+from stream.wire import AlertEvent, BeatJudgement, Numeric, Waves, WindowJudgement
 
 log = structlog.get_logger()
-M = TypeVar("M", Numeric, WindowJudgement, BeatJudgement)
+M = TypeVar("M", Numeric, WindowJudgement, BeatJudgement, Waves)
 T = TypeVar("T")
 
 READ_AHEAD = 500
 FLUSH_S = 0.2
+STREAM_S = 0.1
 DOWN_S = 5.0
 LATE_NS = 10_000_000_000
 CAUGHT_UP_NS = 2_000_000_000  # an alarm about what is late ends when nothing is older
@@ -83,6 +84,8 @@ class Courier:
         self._utc_ns, self._monotonic_ns = utc_ns, monotonic_ns
         if "beats" in settings.classes:
             feed.want_beats(name)
+        if "waves" in settings.classes:
+            feed.want_waves(name)
         self._counts: Counter[str] = Counter()
         self._latency = Latency()
         self._window = asyncio.Semaphore(bridge.window)
@@ -165,7 +168,9 @@ class Courier:
             if "profile" in classes:
                 group.create_task(self._newest(self._feed.profiles, self._bridge.judgement))
             if "beats" in classes:
-                group.create_task(self._beats())
+                group.create_task(self._stream(self._feed.want_beats(self.name), self._bridge.judgement))
+            if "waves" in classes:
+                group.create_task(self._stream(self._feed.want_waves(self.name), self._bridge.wave))
 
     # Alerts.
 
@@ -360,12 +365,12 @@ class Courier:
                     await self._try(send, message)
             await asyncio.sleep(self._settings.numerics_s)
 
-    async def _beats(self) -> None:
-        waiting = self._feed.beats[self.name]
+    async def _stream(self, waiting: deque[M], send: Callable[[M], Awaitable[None]]) -> None:
+        """One after the other; what waits too long falls out at the other end."""
         while True:
             while waiting:
-                await self._try(self._bridge.judgement, waiting.popleft())
-            await asyncio.sleep(FLUSH_S)
+                await self._try(send, waiting.popleft())
+            await asyncio.sleep(STREAM_S)
 
     async def _try(self, send: Callable[[M], Awaitable[None]], message: M) -> None:
         """Send once. What fails is counted: whether the connection holds is for alerts and heartbeats to find out."""
@@ -403,7 +408,7 @@ class Courier:
         counts = dict(self._counts)
         counts["waiting"] = max(self._head() - self._outbox.cursor - len(self._done), 0)
         counts["oldest_ms"] = max(late_ns // 1_000_000, 0)
-        counts["dropped"] = self._feed.n_dropped.get(self.name, 0)
+        counts["dropped"] = self._feed.n_dropped[self.name]
         counts["letters"] = n_letters
         self.account = Account(counts, self._latency.figures(self._monotonic_ns()), alarms)
 

@@ -14,7 +14,7 @@ from typing import IO, Annotated, ClassVar
 from msgspec import Meta
 
 from stream.bridges.bridge import Bridge, BridgeSettings, BusError, Heartbeat, Ward, body, standing_body
-from stream.wire import AlertEvent, BeatJudgement, Numeric, WindowJudgement
+from stream.wire import AlertEvent, BeatJudgement, Numeric, Waves, WindowJudgement
 
 
 class JsonlSettings(BridgeSettings, frozen=True, kw_only=True, tag="jsonl"):
@@ -60,6 +60,9 @@ class JsonlBridge(Bridge):
 
     async def judgement(self, message: BeatJudgement | WindowJudgement) -> None:
         self._write(body(message))
+
+    async def wave(self, waves: Waves) -> None:
+        self._write(body(waves))
 
     async def check(self) -> str:
         if self._path.is_dir():

@@ -5,6 +5,7 @@
                             expiry where we are gone. A client that comes late reads here what is active
     <bed>/numeric/hr, …     the newest value, QoS 0, retained for a minute
     <bed>/beat, <bed>/profile   what streams, QoS 0
+    <bed>/wave/<lead>       samples, int16 little-endian, QoS 0; user properties say first, rate, gain, baseline, unit
     <bed>/status            the bed is watched: retained, with an expiry
     status                  the gateway itself: retained heartbeat, `offline` as its last will
 
@@ -14,7 +15,7 @@ before a connection broke are sent again.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
@@ -30,13 +31,13 @@ from stream.bridges.bridge import (
     Ward,
     body,
     is_url,
-    missing,
+    need,
     place,
     secret,
     tls,
     token,
 )
-from stream.wire import AlertEvent, BeatJudgement, Numeric, WindowJudgement
+from stream.wire import AlertEvent, BeatJudgement, Numeric, Waves, WindowJudgement
 
 if TYPE_CHECKING:
     from aiomqtt import Client
@@ -73,10 +74,7 @@ class MqttBridge(Bridge):
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._told: dict[str, int] = {}  # by alert, the `seq` that the broker retains or has dropped
         self._refresh_ns = 0
-        try:
-            import aiomqtt  # noqa: F401
-        except ImportError as error:
-            raise missing("mqtt", error) from None
+        need("aiomqtt", "mqtt")
 
     async def open(self) -> None:
         self._client = client = self._new_client(self._client_id, will=True)
@@ -150,6 +148,14 @@ class MqttBridge(Bridge):
         what = "beat" if isinstance(message, BeatJudgement) else "profile"
         await self._publish(f"{self._base}/{token(message.bed)}/{what}", body(message), qos=0)
 
+    async def wave(self, waves: Waves) -> None:
+        told = {"first": waves.first, "rate": waves.rate, "n": waves.n, "epoch": waves.epoch, "simulated": "true"}
+        for signal, row in zip(waves.signals, waves.samples(), strict=True):
+            scale = {"gain": signal.gain, "baseline": signal.baseline, "unit": signal.unit}
+            user = [(key, str(value)) for key, value in {**told, **scale}.items()]
+            topic = f"{self._base}/{token(waves.bed)}/wave/{token(signal.name)}"
+            await self._publish(topic, row.tobytes(), qos=0, user=user)
+
     async def check(self) -> str:
         client = self._new_client(f"{self._client_id}-check")
         await _enter(client)
@@ -202,10 +208,17 @@ class MqttBridge(Bridge):
             waiting.set_result(int(getattr(reason, "value", 0)))
 
     async def _publish(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        user: Sequence[tuple[str, str]] = (),
     ) -> None:
         assert self._client is not None
-        await self._publish_by(self._client, topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
+        await self._publish_by(self._client, topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, user=user)
 
     async def _publish_by(
         self,
@@ -216,12 +229,15 @@ class MqttBridge(Bridge):
         qos: int = 1,
         retain: bool = False,
         expiry_s: int | None = None,
+        user: Sequence[tuple[str, str]] = (),
     ) -> None:
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.ContentType = "application/json"
+        properties.ContentType = "application/octet-stream" if user else "application/json"
+        if user:
+            properties.UserProperty = list(user)
         if expiry_s is not None:
             properties.MessageExpiryInterval = expiry_s
         try:

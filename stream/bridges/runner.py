@@ -45,6 +45,7 @@ class Runner:
             Courier(name, bridge, bridges[name], outboxes[name], self._feed) for name, bridge in made.items()
         ]
         self._outboxes = list(outboxes.values())
+        self.wants_waves = any("waves" in settings.classes for settings in bridges.values())
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._alive_ns = time.monotonic_ns()

@@ -185,6 +185,8 @@ class Gateway:
             return
         self._watch_due_ns = now_ns + SECOND_NS
         prefixes = tuple(self._watched)
+        if self._bridges is not None and self._bridges.wants_waves:
+            prefixes = (WAVES,)
         beds: dict[bytes, list[str]] = {}
         for name, bed in self.register.beds.items() if prefixes else ():
             if (WAVES + name.encode()).startswith(prefixes):
@@ -390,6 +392,8 @@ class Gateway:
         """Publish waves, which are not numbered: nobody is to ask for a snapshot because one is missing."""
         topic, frame = WAVES + waves.bed.encode(), wire.encode(waves)
         self.counts["waves"] += 1
+        if self._bridges is not None:
+            self._bridges.take(waves)
         self._publisher.send_multipart([topic, self._number.to_bytes(8, "big"), frame], zmq.NOBLOCK)
 
     def _send(self, socket: zmq.Socket[bytes], envelope: list[bytes], *messages: wire.AnyMessage) -> bool:

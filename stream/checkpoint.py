@@ -2,14 +2,24 @@
 
 The file is one msgpack map: arrays as extension 1 (dtype, shape, bytes), wire frames as bytes. It is
 written beside the old one, flushed to the disk, and put in its place, so there is always a whole one.
+
+Packing the state of a thousand beds takes half a second and more, in which no judgement would go out. So a
+`Scribe` does it in a child process, which has the memory as it was at the fork and shares it until one of
+the two writes to it (as Redis does; copy-on-write).
 """
 
+import gc
 import os
+import signal
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
+
+from stream.process import die_with
 
 VERSION = 1
 _ARRAY = 1
@@ -47,6 +57,59 @@ def load(path: Path) -> dict[str, Any] | None:
     if version != VERSION:
         raise CheckpointError(f"checkpoint {path}: version {version}, not {VERSION}; move it away to start afresh")
     return dict(state)
+
+
+class Scribe:
+    """Saves to `path`, one at a time, while the process goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pid = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a save is under way."""
+        return self._pid != 0
+
+    def begin(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save what `state` gives, as of now. Raises OSError where there can be no child."""
+        assert not self.busy
+        parent = os.getpid()
+        with warnings.catch_warnings():  # of threads, in Python 3.12: those of ZeroMQ run no Python
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid = os.fork()
+        if self._pid:
+            return
+        code = 1
+        try:  # the child: it touches no socket and no log, and ends without cleaning up what is its parent's
+            die_with(parent)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            gc.disable()
+            save(self._path, state())
+            code = 0
+        except OSError as error:
+            code = error.errno or 1
+        finally:
+            os._exit(code)
+
+    def done(self) -> str | None:
+        """Empty once the save is on disk, else why it failed; None while it is under way, or none is."""
+        if not self._pid:
+            return None
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if not pid:
+            return None
+        self._pid = 0
+        code = os.waitstatus_to_exitcode(status)
+        return "" if code == 0 else os.strerror(code) if code > 0 else f"killed by signal {-code}"
+
+    def stop(self) -> None:
+        """Give up what is under way; the file that is there stays."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
 
 
 def _pack(value: object) -> object:

@@ -1,8 +1,10 @@
 """What each role's process needs: to be asked to stop, to bind its socket or say why not, a fresh id."""
 
+import ctypes
 import os
 import secrets
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -72,6 +74,16 @@ def connect(address: str, identity: str = "") -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
     socket.connect(address)
     return socket
+
+
+def die_with(parent: int) -> None:
+    """In a child of process `parent`: die when it dies, even by SIGKILL. Linux only (PR_SET_PDEATHSIG), where the
+    signal comes with the end of the *thread* that started this process: start it in the main thread."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        raise SystemExit(1)
 
 
 def fresh_id() -> str:

@@ -366,6 +366,14 @@ class Shard:
             self._technical(bed, "MODEL_STALLED", away, "the worker does not answer")
             bed.alarms.model_away(away)
 
+    def watched(self, model_stalled: bool) -> set[str]:
+        """Beds at which `watch` may have something to end, or to begin because of the model."""
+        return {
+            bed.name
+            for bed in self.beds.values()
+            if bed.technical or model_stalled != ("MODEL_STALLED" in bed.technical)
+        }
+
     def _technical(self, bed: Bed, code: str, on: bool, reason: str) -> None:
         if on != (code in bed.technical):
             bed.technical ^= {code}

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from stream.alarms.alert import Side, sample_at
-from stream.alarms.book import NEVER, Book, Decision
+from stream.alarms.book import Book, Decision
 from stream.alarms.conditions import CONDITIONS, Profile, ProfileError, merged
 from stream.alarms.criteria import Detectors
 from stream.alarms.judgements import BEAT, WINDOW, Judgements
@@ -58,6 +58,7 @@ class BedAlarms:
         self._seen: deque[str] = deque(maxlen=ACTIONS_KEPT)  # actions that came: given back twice, done once
         self._refused: list[str] = []
         self._off = ""  # the alarms that are switched off, as told
+        self.next_due = 0
         self._tell_off(0)
         self._plan()
 
@@ -106,19 +107,23 @@ class BedAlarms:
         `form`: number of its ventricular template, from 1, where that is known; without it there is no
         MULTIFORM_PVC. `rr_ms` is not needed:
         intervals are taken from `at`."""
-        self._judgements.add(ready, BEAT, at, (label, float(confidence), form))
-        return self._settle([])
+        return self._judged(ready, BEAT, at, (label, float(confidence), form))
 
     def judged_window(
         self, at: int, ready: int, rhythm: str, rhythms: Mapping[str, float], shockable: float, quality: float
     ) -> list[AlertEvent]:
         """The model's judgement of the 10 s before tick `at`: label, probability of each, and more."""
-        self._judgements.add(ready, WINDOW, at, (rhythm, dict(rhythms), float(shockable), float(quality)))
-        return self._settle([])
+        return self._judged(ready, WINDOW, at, (rhythm, dict(rhythms), float(shockable), float(quality)))
 
     def advance_model(self, tick: int) -> list[AlertEvent]:
         """All judgements that are ready by `tick` have been handed over."""
-        self._judgements.tick = max(self._judgements.tick, tick)
+        judgements = self._judgements
+        if tick <= judgements.tick:
+            return []
+        judgements.tick = tick
+        if judgements.idle(self._book.clock):
+            self.next_due = min(self.next_due, judgements.waits_for() + 1)
+            return []
         return self._settle([])
 
     # Operators, watchdogs, numerics, and the end.
@@ -227,6 +232,10 @@ class BedAlarms:
 
     # What follows is inside.
 
+    def _judged(self, ready: int, kind: int, at: int, what: tuple[Any, ...]) -> list[AlertEvent]:
+        self._judgements.add(ready, kind, at, what)
+        return self._settle([]) if ready <= self._judgements.tick else []  # else it waits for `advance_model`
+
     def _reach(self, tick: int) -> list[AlertEvent]:
         """Go to `tick` on the detector's clock, through every timer and action that is due before it."""
         events: list[AlertEvent] = []
@@ -252,18 +261,22 @@ class BedAlarms:
 
     def _settle(self, events: list[AlertEvent]) -> list[AlertEvent]:
         """Take what the detectors decided, and let the model's side catch up."""
+        judgements = self._judgements
         self._tell("detector", self._book, events)
         if self._detectors.log:
-            self._judgements.learn(self._detectors.log)
+            judgements.learn(self._detectors.log)
             self._detectors.log = []
-        self._judgements.run(self._book.clock)
-        self._tell("model", self._judgements.book, events)
+        if not judgements.idle(self._book.clock):
+            judgements.run(self._book.clock)
+        self._tell("model", judgements.book, events)
         self._plan()
         return events
 
     def _plan(self) -> None:
-        actions = self._actions[0][0] if self._actions else NEVER
-        self.next_due = min(self._book.due, self._life.due, actions, self._judgements.waits_for()) + 1
+        due = min(self._book.due, self._life.due, self._judgements.waits_for())
+        if self._actions:
+            due = min(due, self._actions[0][0])
+        self.next_due = due + 1
         if self._book.out:  # what was true from the start
             self.next_due = min(self.next_due, self._book.clock)
 

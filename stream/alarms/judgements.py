@@ -60,9 +60,20 @@ class Judgements:
         taken, self.seconds = self.seconds, []
         return taken
 
+    def idle(self, detector_tick: int) -> bool:
+        """Whether `run` would find nothing to do."""
+        until = self.tick if self.tick < detector_tick else detector_tick - 1
+        return (
+            (not self.log or self.log[0][0] > until)
+            and (not self.pending or self.pending[0][0] > until)
+            and self.book.due > until
+        )
+
     def waits_for(self) -> int:
         """The tick that the detector's clock must pass before there is more to do here."""
-        waiting = min(self.pending[0][0] if self.pending else NEVER, self.book.due)
+        waiting = self.book.due
+        if self.pending and self.pending[0][0] < waiting:
+            waiting = self.pending[0][0]
         return waiting if waiting <= self.tick else NEVER
 
     def run(self, detector_tick: int) -> None:

@@ -6,7 +6,6 @@ with `stream.log.mark_ready`, which touches the file that is named in its enviro
 supervisor, however that dies: see `follow_parent`.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import structlog
 from msgspec import Struct
 
 from stream.log import READY_FILE
+from stream.process import die_with
 
 BACKOFF_S, MAX_BACKOFF_S = 0.2, 5.0
 AT_ONCE_S = 5.0  # a role that dies sooner than this after its start, or before it is ready, died at once
@@ -160,18 +160,10 @@ class Child:
 
 
 def follow_parent(environment: Mapping[str, str] = os.environ) -> None:
-    """In a role's process: die with the supervisor, even when that is killed by SIGKILL.
-
-    Linux only (PR_SET_PDEATHSIG), where the signal comes with the end of the *thread* that started the
-    process: start roles in the main thread. Nothing is done where no supervisor started this process."""
+    """In a role's process: die with the supervisor (`die_with`). Nothing is done where none started this process."""
     parent = environment.get(PARENT)
-    if parent is None:
-        return
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(parent):  # it died before the line above
-        raise SystemExit(1)
+    if parent is not None:
+        die_with(int(parent))
 
 
 class Tail:

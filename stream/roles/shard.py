@@ -8,6 +8,7 @@ that they may forget.
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import structlog
 import zmq
@@ -19,7 +20,7 @@ from stream.config import Settings, ShardSettings
 from stream.latency import Latency
 from stream.log import mark_ready
 from stream.process import Stop, bind, connect, fresh_id
-from stream.shard import Shard
+from stream.shard import SIGNAL_LOST_S, STREAM_LATE_MS, Shard
 from stream.transport.ingest import Ingest
 from stream.warm import warm
 from stream.waves import Watched
@@ -98,6 +99,8 @@ class ShardRole:
         self.refused = 0
         self._path = Path(self._own.state_dir) / "checkpoint.msgpack"
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._scribe = checkpoint.Scribe(self._path)
+        self._positions: list[tuple[str, str, int]] = []  # that the newest checkpoint holds
         self._known = profiles(settings)
         self._begin()
 
@@ -147,16 +150,35 @@ class ShardRole:
             time.sleep(spare_s)
 
     def save(self) -> None:
-        """Write the checkpoint; then sources may forget what it holds."""
-        state = {"ingest": self.ingest.state(), "shard": self.shard.state_dict()}
+        """Write the checkpoint, at the end; then sources may forget what it holds."""
+        self._scribe.stop()
+        self._positions = self.ingest.positions()
         try:
-            size = checkpoint.save(self._path, state)
+            checkpoint.save(self._path, self._state())
         except OSError as error:
-            log.error("checkpoint_failed", path=str(self._path), error=str(error), mend="free the disk")
+            self._saved(str(error))
+        else:
+            self._saved("")
+
+    def _state(self) -> dict[str, Any]:
+        return {"ingest": self.ingest.state(), "shard": self.shard.state_dict()}
+
+    def _begin_save(self) -> None:
+        if self._scribe.busy:
+            log.warning("checkpoint_slow", path=str(self._path), mend="a faster disk, or a longer checkpoint_s")
             return
-        for entry in state["ingest"]["beds"]:
-            self.ingest.durable(entry["bed"], entry["epoch"], entry["next"])
-        log.debug("checkpoint_saved", bytes=size)
+        self._positions = self.ingest.positions()
+        try:
+            self._scribe.begin(self._state)
+        except OSError as error:
+            self._saved(str(error))
+
+    def _saved(self, error: str) -> None:
+        if error:
+            log.error("checkpoint_failed", path=str(self._path), error=error, mend="free the disk")
+            return
+        for bed, epoch, sample in self._positions:
+            self.ingest.durable(bed, epoch, sample)
 
     def _drain_sources(self) -> None:
         for _ in range(MOST_PER_ROUND):
@@ -209,16 +231,21 @@ class ShardRole:
             self._worker_session = ""  # gone: items are kept, and sent to the one that comes
         oldest_ns = self.shard.judging.oldest_ns()
         stalled = not self._worker_session or (oldest_ns is not None and now_ns - oldest_ns > stall_ns)
-        accounts = [self.ingest.account(bed, now_ns, mono_ns) for bed in self.ingest.beds()]
-        self.shard.watch(stalled and mono_ns - self._began_ns > GRACE_NS, accounts)
+        stalled = stalled and mono_ns - self._began_ns > GRACE_NS
+        calm = set(self.ingest.steady(now_ns, mono_ns, SIGNAL_LOST_S, STREAM_LATE_MS)) - self.shard.watched(stalled)
+        uneasy = [bed for bed in self.ingest.beds() if bed not in calm]
+        self.shard.watch(stalled, (self.ingest.account(bed, now_ns, mono_ns) for bed in uneasy))
         if len(self.shard.outbox) and mono_ns - max(self._gateway_heard_ns, self._offered_ns) > GATEWAY_SILENT_NS:
             self._offered_ns = mono_ns
             self.shard.outbox.send_again()
+        if (error := self._scribe.done()) is not None:
+            self._saved(error)
         if self._due("checkpoint", self._own.checkpoint_s):
-            self.save()
+            self._begin_save()
         if self._due("greet", 1.0):
             self._greet()
         if self._due("status", 1.0):
+            accounts = (self.ingest.account(bed, now_ns, mono_ns) for bed in self.ingest.beds())
             self._give(self._gateway, self.shard.status(accounts, self._latency.figures(mono_ns)))
             self.shard.forgo()
             for bed in self.ingest.vacant(mono_ns):

@@ -190,6 +190,12 @@ class Ingest:
             source.durable[bed] = (epoch, sample)
             source.ack_wanted = True
 
+    def positions(self) -> list[tuple[str, str, int]]:
+        """(bed, epoch, sample) up to which events were taken: what `state` holds, to be told `durable` then."""
+        for bed in self._beds.values():
+            self._lanes.settle(bed)
+        return [(bed.bed, bed.taken.epoch, bed.taken.position) for bed in self._beds.values() if bed.taken.epoch]
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs: per bed the sample up to which events were taken, and the account.
         Of builtin types; take it when all that was taken is worked in."""
@@ -232,6 +238,11 @@ class Ingest:
         """The beds that are known."""
         return list(self._beds)
 
+    def steady(self, now_ns: int, mono_ns: int, silent_s: float, age_ms: float) -> list[str]:
+        """Beds of which nothing can be said but that their packets come in time, of a source whose clock is steady."""
+        steady = [source for source in self._sources.values() if not _stepped(source.clock, mono_ns)]
+        return self._lanes.steady(steady, now_ns, mono_ns, round(silent_s * SECOND), round(age_ms * 1e6))
+
     def account(self, bed: str, now_ns: int, mono_ns: int) -> BedAccount:
         """Where a bed stands. Raises KeyError for a bed that is not known."""
         sequence = self._beds[bed]
@@ -253,7 +264,7 @@ class Ingest:
             clock_offset_ms=offset / 1e6,
             clock_uncertainty_ms=clock.uncertainty_ns / 1e6,
             clock_drift_ppm=clock.drift_ppm,
-            clock_stepped=clock.n_steps > 0 and mono_ns - clock.stepped_mono_ns < STEP_SHOWN_NS,
+            clock_stepped=_stepped(clock, mono_ns),
             waiting=sequence.since is not None,
         )
 
@@ -510,3 +521,7 @@ class Ingest:
         del self._sources[source.identity]
         for name in [name for name, owner in self._owner.items() if owner is source]:
             del self._owner[name]
+
+
+def _stepped(clock: SourceClock, mono_ns: int) -> bool:
+    return clock.n_steps > 0 and mono_ns - clock.stepped_mono_ns < STEP_SHOWN_NS

@@ -6,6 +6,8 @@ calls. Anything else than the next packet of an open lane closes it, and goes to
 (`settle`) what went by; once that has nothing left to sort, the lane is open again.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -71,6 +73,17 @@ class Lanes:
         self.device_ns[rows] = device_ns
         self.heard_ns[rows] = mono_ns
         self._n_passed[rows] += 1
+
+    def steady(self, sources: Iterable[Peer], now_ns: int, mono_ns: int, silent_ns: int, old_ns: int) -> list[str]:
+        """The beds whose lanes are open, that were heard within `silent_ns`, and whose newest sample is younger than
+        `old_ns` by the clocks of these sources."""
+        offsets = {source.number: source.clock.offset_ns(mono_ns) for source in sources}
+        numbers = np.array(sorted(offsets), np.int64)
+        rows = np.flatnonzero(self.open & (mono_ns - self.heard_ns < silent_ns) & np.isin(self._peer, numbers))
+        offset = np.array([offsets[number] for number in numbers.tolist()], np.int64)
+        age = now_ns - (self.device_ns[rows] - offset[np.searchsorted(numbers, self._peer[rows])])
+        young = rows[(age < old_ns) | (self.device_ns[rows] == 0)]
+        return [self.names[row] for row in young.tolist()]
 
     def taken(self, rows: Ints, n: int) -> None:
         """The shard was given `n` samples of each of these rows."""

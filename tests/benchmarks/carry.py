@@ -224,7 +224,9 @@ def _take(stream: "zmq.Socket[bytes]", until: float) -> tuple[dict[str, np.ndarr
 
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    return (
+        sum(map(int, fields[11:15])) / TICKS_PER_S
+    )  # its own, and of children that have ended: who writes checkpoints
 
 
 def _mb(pid: int) -> float:

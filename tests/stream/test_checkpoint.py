@@ -1,5 +1,7 @@
 """Checkpoints come back as they were, are replaced whole, and refuse what is torn or foreign."""
 
+import os
+import time
 from pathlib import Path
 
 import msgpack
@@ -58,3 +60,45 @@ def test_a_torn_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(checkpoint.CheckpointError):
         checkpoint.load(path)
+
+
+def finished(scribe: checkpoint.Scribe) -> str:
+    deadline = time.monotonic() + 20
+    while (said := scribe.done()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return said
+
+
+def test_a_scribe_saves_the_state_as_it_was_while_its_process_goes_on(tmp_path: Path) -> None:
+    state = {"x": np.zeros(5)}
+    scribe = checkpoint.Scribe(tmp_path / "c")
+    scribe.begin(lambda: (time.sleep(0.2), state)[1])
+    state["x"][:] = 1
+    assert scribe.busy
+    assert finished(scribe) == ""
+    back = checkpoint.load(tmp_path / "c")
+    assert back is not None
+    assert back["x"].tolist() == [0] * 5
+    assert not scribe.busy
+    assert scribe.done() is None
+
+
+def test_a_scribe_says_why_nothing_was_saved_and_saves_again(tmp_path: Path) -> None:
+    scribe = checkpoint.Scribe(tmp_path / "not" / "there")
+    scribe.begin(dict)
+    assert finished(scribe) == "No such file or directory"
+    (tmp_path / "not").mkdir()
+    scribe.begin(dict)
+    assert finished(scribe) == ""
+
+
+def test_a_scribe_that_is_stopped_leaves_the_old_file_and_no_process(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    checkpoint.save(path, {"n": 1})
+    scribe = checkpoint.Scribe(path)
+    scribe.begin(lambda: {"n": time.sleep(60)})
+    scribe.stop()
+    assert checkpoint.load(path) == {"version": checkpoint.VERSION, "n": 1}
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

@@ -1,6 +1,7 @@
 """The adapters: merged, stacked and as published."""
 
 import torch
+from torch import nn
 
 from model.lora import TaskLinear
 
@@ -40,3 +41,21 @@ def test_a_fresh_adapter_changes_nothing() -> None:
 def test_merging_what_is_merged_gives_itself() -> None:
     merged = _trained().merged()
     assert merged.merged() is merged
+
+
+def test_each_task_answers_as_an_adapter_of_the_peft_library_does_merged_or_not() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    layer = _trained()
+    x = torch.randn(9, 10)
+    for task in range(3):
+        plain = nn.Sequential(nn.Linear(10, 6))
+        with torch.no_grad():
+            plain[0].weight.copy_(layer.weight)
+            plain[0].bias.copy_(layer.bias[task])
+        theirs = get_peft_model(plain, LoraConfig(r=4, lora_alpha=8, target_modules=["0"]))
+        with torch.no_grad():
+            theirs.base_model.model[0].lora_A["default"].weight.copy_(layer.down[task])
+            theirs.base_model.model[0].lora_B["default"].weight.copy_(layer.up[task])
+        torch.testing.assert_close(layer(x)[:, task], theirs(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(layer.merged()(x)[:, task], theirs.merge_and_unload()(x), atol=1e-5, rtol=0)

@@ -373,6 +373,53 @@ def check(config_path: str | None) -> None:
     click.echo(f"{config_path or 'defaults'}: good; {beds}, shards {', '.join(settings.shards)}")
 
 
+@main.group()
+def bridges() -> None:
+    """Ward buses: try them, listen to them, deal with what they did not take."""
+
+
+@bridges.command("check", epilog="Example: python run_pipeline.py bridges check ward.toml")
+@click.argument("config_path", metavar="WARD.TOML", type=click.Path())
+def bridges_check(config_path: str) -> None:
+    """Try every bridge of a configuration against its bus; no alert is sent."""
+    from stream.bridges import tools
+    from stream.config import SettingsError
+
+    good, wrong = tools.check(_settings(config_path))
+    for line in good:
+        click.echo(line)
+    if wrong:
+        raise SettingsError(f"{config_path}: {line}" for line in wrong)
+    if not good:
+        click.echo(f"{config_path}: no bridges")
+
+
+@bridges.command("tail", epilog="Example: python run_pipeline.py bridges tail mqtt --config ward.toml")
+@click.argument("kind")
+@config_option
+@click.option("--most", type=click.IntRange(1), help="End after so many messages.")
+def bridges_tail(kind: str, config_path: str | None, most: int | None) -> None:
+    """Print what arrives at a consumer of a bus (mqtt, nats, amqp, hl7, fhir, jsonl), decoded.
+
+    For hl7 this is the receiver itself: it listens at the bridge's url and acknowledges."""
+    from stream.bridges import tools
+
+    tools.tail(_settings(config_path), kind, lambda line: print(line, flush=True), most)
+
+
+@bridges.command("replay", epilog="Example: python run_pipeline.py bridges replay hl7 --config ward.toml")
+@click.argument("name")
+@config_option
+@click.option("--list", "only_list", is_flag=True, help="Show the dead letters and do nothing.")
+@click.option("--discard", is_flag=True, help="Delete them.")
+def bridges_replay(name: str, config_path: str | None, only_list: bool, discard: bool) -> None:
+    """Let the gateway try the dead letters of the bridge NAME again."""
+    from stream.bridges import tools
+
+    for line in tools.letters(_settings(config_path), name, replay=not only_list, discard=discard):
+        click.echo(line)
+
+
 def _with_sources(
     settings: "Settings", sources: tuple[str, ...], n_beds: int | None, config_path: str | None
 ) -> "Settings":

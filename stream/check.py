@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stream import config
+from stream.bridges import tools as bridges
 from stream.config import Settings
 
 
@@ -18,7 +19,13 @@ def problems(settings: Settings, source_fault: Callable[[str], str]) -> list[str
     """All that would keep this ward from running on this machine.
 
     `source_fault`: what is wrong with a bed's source, empty where nothing is."""
-    return [*taken(settings), *_folders(settings), *_model(settings), *_sources(settings, source_fault)]
+    return [
+        *taken(settings),
+        *_folders(settings),
+        *_model(settings),
+        *_sources(settings, source_fault),
+        *bridges.check(settings)[1],
+    ]
 
 
 def taken(settings: Settings) -> list[str]:

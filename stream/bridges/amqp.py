@@ -9,7 +9,6 @@
 What the consumers of the quorum queue reject goes to the dead-letter exchange `<exchange>.dead` and its queue.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote, urlsplit
@@ -18,6 +17,7 @@ from msgspec import Meta
 
 from stream.bridges.bridge import (
     Bridge,
+    Broken,
     BusError,
     Heartbeat,
     NetworkSettings,
@@ -55,7 +55,7 @@ class AmqpBridge(Bridge):
         self._name, self._settings, self._ward = name, settings, ward
         self._unit = f"ward.{token(ward.unit, MOST_OF_NAME)}"
         self._connection: AbstractConnection | None = None
-        self._broken: asyncio.Future[None] | None = None
+        self._broken = Broken()
         need("aio_pika", "amqp")
 
     async def open(self) -> None:
@@ -70,8 +70,7 @@ class AmqpBridge(Bridge):
             await connection.close()
 
     async def lost(self) -> None:
-        assert self._broken is not None
-        await self._broken
+        await self._broken.wait()
 
     async def _declare(self) -> None:
         from aio_pika import ExchangeType
@@ -111,8 +110,8 @@ class AmqpBridge(Bridge):
             raise NotNow(f"the broker did not confirm it ({error})") from None
 
     async def heartbeat(self, beat: Heartbeat) -> None:
-        if self._broken is not None and self._broken.done():
-            await self._broken
+        if self._broken.error is not None:
+            raise self._broken.error
         await self._say(f"{self._unit}.heartbeat", standing_body(beat, self._ward))
 
     async def numeric(self, numeric: Numeric) -> None:
@@ -165,8 +164,7 @@ class AmqpBridge(Bridge):
         own = self._settings
         secure = own.url.startswith("amqps:")
         host, port = place(own.url, 5671 if secure else 5672)
-        broken = self._broken = asyncio.get_running_loop().create_future()
-        broken.add_done_callback(lambda done: done.exception())  # whoever looks away must not be told at the end
+        broken = self._broken = Broken()
         try:
             connection = await aio_pika.connect(
                 host=host,
@@ -185,8 +183,7 @@ class AmqpBridge(Bridge):
             raise BusError(text) from None
 
         def closed(_: Any, error: BaseException | None = None) -> None:
-            if not broken.done():
-                broken.set_exception(ConnectionError(f"the connection was closed ({error})"))
+            broken.tell(ConnectionError(f"the connection was closed ({error})"))
 
         connection.close_callbacks.add(closed)
         return connection

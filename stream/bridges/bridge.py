@@ -136,6 +136,24 @@ class Bridge(ABC):
         """What arrives at a consumer of this bus, a line for each message, decoded."""
 
 
+class Broken:
+    """Whether a connection broke: told once, by whoever sees it first, to all who wait."""
+
+    def __init__(self) -> None:
+        self._seen = asyncio.Event()
+        self.error: Exception | None = None
+
+    def tell(self, error: Exception) -> None:
+        self.error = self.error or error
+        self._seen.set()
+
+    async def wait(self) -> None:
+        """Raises what was told, once it was."""
+        await self._seen.wait()
+        assert self.error is not None
+        raise self.error
+
+
 def token(name: str, most: int = 200) -> str:
     """A name as one level of a topic, subject or routing key, without what has a meaning there.
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import ClassVar, NamedTuple
 
-from stream.bridges.bridge import Bridge, BusError, Heartbeat, NotNow, Rejected, Ward, place, tls
+from stream.bridges.bridge import Bridge, Broken, BusError, Heartbeat, NotNow, Rejected, Ward, place, tls
 from stream.bridges.codes import Codes
 from stream.bridges.hl7 import Hl7Settings, alert_message, escaped, heartbeat_message, numeric_message
 from stream.wire import AlertEvent, Numeric
@@ -43,7 +43,7 @@ def answer_of(message: bytes) -> Answer | None:
 
 
 class Mllp:
-    """One connection. `broken` is done, with an error, as soon as the other end is seen to have closed."""
+    """One connection. `broken` is told as soon as the other end is seen to have closed."""
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
         self._host, self._port, self._context = host, port, context
@@ -52,8 +52,7 @@ class Mllp:
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self.counts: Counter[str] = Counter()
-        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.broken.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.broken = Broken()
 
     async def connect(self) -> None:
         """Raises OSError or ssl.SSLError."""
@@ -67,9 +66,8 @@ class Mllp:
     async def send(self, message: bytes, control: str) -> Answer:
         """Send a message and wait for its acknowledgement. Whoever gives up waiting closes the connection with it."""
         async with self._turn:
-            if self._writer is None or self.broken.done():
-                await self.broken
-                raise ConnectionError("not connected")
+            if self._writer is None or self.broken.error is not None:
+                raise self.broken.error or ConnectionError("not connected")
             answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             self._waiting = control, answer
             try:
@@ -90,8 +88,7 @@ class Mllp:
         self._break(ConnectionError(why))
 
     def _break(self, error: Exception) -> None:
-        if not self.broken.done():
-            self.broken.set_exception(error)
+        self.broken.tell(error)
         if self._waiting is not None and not self._waiting[1].done():
             self._waiting[1].set_exception(error)
 
@@ -141,7 +138,7 @@ class Hl7Bridge(Bridge):
 
     async def lost(self) -> None:
         assert self._alerts is not None
-        await self._alerts.broken
+        await self._alerts.broken.wait()
 
     async def alert(self, event: AlertEvent) -> None:
         assert self._alerts is not None
@@ -155,7 +152,7 @@ class Hl7Bridge(Bridge):
             _judge(await self._alerts.send(message, _control(message)))
 
     async def numeric(self, numeric: Numeric) -> None:
-        if self._numerics is None or self._numerics.broken.done():
+        if self._numerics is None or self._numerics.broken.error is not None:
             self._numerics = await self._connect()
         message = numeric_message(numeric, self._settings, self._ward)
         _judge(await self._numerics.send(message, _control(message)))

@@ -11,7 +11,6 @@ The streams are made where they are missing; one that is there is used where it 
 duplicate window is long enough, and refused otherwise.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +18,7 @@ from msgspec import Meta
 
 from stream.bridges.bridge import (
     Bridge,
+    Broken,
     BusError,
     Heartbeat,
     NetworkSettings,
@@ -63,7 +63,7 @@ class NatsBridge(Bridge):
         self._name, self._settings, self._ward = name, settings, ward
         self._unit = f"ward.{token(ward.unit)}"
         self._client: Client | None = None
-        self._broken: asyncio.Future[None] | None = None
+        self._broken = Broken()
         need("nats", "nats")
 
     async def open(self) -> None:
@@ -82,8 +82,7 @@ class NatsBridge(Bridge):
             await client.close()
 
     async def lost(self) -> None:
-        assert self._broken is not None
-        await self._broken
+        await self._broken.wait()
 
     async def alert(self, event: AlertEvent) -> None:
         import nats.errors
@@ -191,22 +190,19 @@ class NatsBridge(Bridge):
         return ""
 
     async def _connect(self) -> "Client":
-        import nats
         from nats.aio.client import Client
 
         own = self._settings
         host, port = place(own.url, 4222)
-        broken = self._broken = asyncio.get_running_loop().create_future()
-        broken.add_done_callback(lambda done: done.exception())  # whoever looks away must not be told at the end
+        broken = self._broken = Broken()
 
         async def complain(error: Exception) -> None:
             text = str(error)
-            if "permissions violation" in text.lower() and not broken.done():
-                broken.set_exception(BusError(f"username: the server denies it our subjects ({text}); allow them"))
+            if "permissions violation" in text.lower():
+                broken.tell(BusError(f"username: the server denies it our subjects ({text}); allow them"))
 
         async def closed() -> None:
-            if not broken.done():
-                broken.set_exception(ConnectionError("the server closed the connection"))
+            broken.tell(ConnectionError("the server closed the connection"))
 
         given: dict[str, Any] = {"tls": tls(own, own.url.startswith("tls:"))}
         if given["tls"] is not None:
@@ -228,7 +224,10 @@ class NatsBridge(Bridge):
                 closed_cb=closed,
                 **given,
             )
-        except nats.errors.Error as error:
+        except BaseException as error:
+            transport = getattr(client, "_transport", None)  # nats-py leaves it open where connecting fails half-way
+            if transport is not None:
+                transport.close()
             if "authorization" in str(error).lower():
                 text = f"username, password, token: the server does not take them ({error}); set what it knows"
                 raise BusError(text) from None

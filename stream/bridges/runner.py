@@ -107,6 +107,7 @@ class Runner:
         await asyncio.wait(tasks, timeout=DRAIN_S) if tasks else None
         for courier in self._couriers:
             courier.look()
+        await asyncio.sleep(0.05)  # sockets that are being closed are closed by the loop
 
     def _look(self, tasks: list[asyncio.Task[None]]) -> None:
         for courier, task in zip(self._couriers, tasks, strict=True):

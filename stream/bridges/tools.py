@@ -44,7 +44,7 @@ def tail(settings: Settings, kind: str, show: Callable[[str], None], most: int |
     by_tag = {str(cls.__struct_config__.tag): cls for cls in KINDS}
     if kind not in by_tag:
         raise BusError(f"kind {kind!r}: no such kind; {suggest(kind, by_tag)}")
-    given = next((s for s in settings.bridges.values() if isinstance(s, by_tag[kind])), None)
+    given: BridgeSettings | None = next((s for s in settings.bridges.values() if isinstance(s, by_tag[kind])), None)
     if given is None:
         try:
             given = by_tag[kind]()
@@ -93,10 +93,11 @@ def _reason(error: BaseException) -> str:
     """Why a bus could not be used, and the mend."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    texts, at = [], error
+    texts: list[str] = []
+    at: BaseException | None = error
     while at is not None and len(texts) < 5:
         texts.append(str(at))
-        at = at.__cause__ or at.__context__  # type: ignore[assignment]
+        at = at.__cause__ or at.__context__
     whole = " ".join(texts)
     if "certificate verify failed" in whole.lower():
         which = whole.partition("verify failed: ")[2].partition(" (_ssl")[0] or "it is not trusted"

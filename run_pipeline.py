@@ -284,16 +284,29 @@ def evaluate(
     sys.exit(code)
 
 
-@main.command(epilog="Example: python run_pipeline.py alerts --bed bed1 --since 15m --code VFIB")
+journal_option = click.option(
+    "--journal", type=click.Path(dir_okay=False, path_type=Path), help="A journal file; else the last run's."
+)
+
+
+@main.group(
+    invoke_without_command=True,
+    epilog="""\b
+Examples:
+  python run_pipeline.py alerts --bed bed1 --since 15m --code VFIB
+  python run_pipeline.py alerts show 1f0c2a9b --png strip.png""",
+)
 @config_option
-@click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="A journal file; else the last run's.")
+@journal_option
 @click.option("--bed", help="Of this bed.")
 @click.option("--since", help="Committed since: 90s, 15m, 2h, 3d ago, or 2026-01-31T12:00 (UTC).")
 @click.option("--code", help="Of this code, such as VTACH.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many.")
 @click.option("--actions", is_flag=True, help="What operators did, changes of limits too, in place of alerts.")
 @click.option("--export", "form", type=click.Choice(["csv", "jsonl"]), help="All of them, as text on standard output.")
+@click.pass_context
 def alerts(
+    ctx: click.Context,
     config_path: str | None,
     journal: Path | None,
     bed: str | None,
@@ -303,12 +316,13 @@ def alerts(
     actions: bool,
     form: Literal["csv", "jsonl"] | None,
 ) -> None:
-    """Query the journal of alerts."""
+    """Query the journal of alerts; `alerts show ID` for one of them."""
+    ctx.obj = path = _journal(config_path, journal)
+    if ctx.invoked_subcommand:
+        return
     from stream.gateway import export, history
     from stream.gateway.journal import Journal
 
-    path = journal or (Path(_settings(config_path).gateway.journal) if config_path else None)
-    path = path or history.newest_journal(RUNS) or Path(_settings(None).gateway.journal)
     try:
         since_ns = export.parse_since(since, time.time_ns()) if since else None
     except ValueError as error:
@@ -327,6 +341,33 @@ def alerts(
                 Console().print(history.table_of_actions(opened.actions(bed, since_ns, limit=limit), str(path)))
             else:
                 Console().print(history.table(opened.query(bed, since_ns, code, limit), str(path)))
+
+
+@alerts.command("show", epilog="Example: python run_pipeline.py alerts show 1f0c2a9b --png strip.png")
+@click.argument("alert_id", metavar="ID")
+@config_option
+@journal_option
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Where to draw the strip; else ID.png.")
+@click.option("--dpi", type=click.IntRange(50, 600), default=150, show_default=True, help="Dots per inch.")
+@click.pass_obj
+def show(path: Path, alert_id: str, config_path: str | None, journal: Path | None, png: Path | None, dpi: int) -> None:
+    """One alert from beginning to end, and its strip drawn on ECG paper. ID: of the first column, or more of it."""
+    from rich.console import Console
+
+    from stream.gateway import history
+    from stream.gateway.journal import Journal
+    from stream.views import paper
+
+    with Journal(_journal(config_path, journal) if config_path or journal else path, read_only=True) as opened:
+        events = history.one(opened, alert_id)
+        strip = opened.strip(events[0].strip) if events[0].strip else None
+    Console().print(history.story(events))
+    if strip is None:
+        click.echo("no strip: reds and yellows have one, some seconds after they began" if png else "no strip")
+        sys.exit(FELL_SHORT if png else 0)
+    png = png or Path(f"{strip.id}.png")
+    png.write_bytes(paper.draw(paper.sheet_of(strip), dpi))
+    click.echo(f"strip: {png}")
 
 
 @main.command(
@@ -489,6 +530,14 @@ def _settings(config_path: str | None) -> "Settings":
     from stream import config
 
     return config.load(config_path) if config_path else config.build({})
+
+
+def _journal(config_path: str | None, journal: Path | None) -> Path:
+    """The journal that is meant: the one named, that of the configuration, or the last run's."""
+    from stream.gateway.history import newest_journal
+
+    path = journal or (Path(_settings(config_path).gateway.journal) if config_path else None)
+    return path or newest_journal(RUNS) or Path(_settings(None).gateway.journal)
 
 
 def _leave(code: int) -> NoReturn:

@@ -38,6 +38,7 @@ class Annotated:
     windows: list[wire.WindowJudgement] = field(default_factory=list)
     numerics: list[wire.Numeric] = field(default_factory=list)
     alerts: list[wire.AlertEvent] = field(default_factory=list)
+    strips: list[wire.Strip] = field(default_factory=list)
 
 
 class Done(NamedTuple):
@@ -148,8 +149,11 @@ def collect(shard: Shard, beds: dict[str, Annotated]) -> None:
             beds[message.bed].numerics.append(message)
     shard.messages.clear()
     for alerts in shard.outbox.unsent():
-        for event in alerts.events:
-            beds[event.bed].alerts.append(event)
+        for item in alerts.events:
+            if isinstance(item, wire.Strip):
+                beds[item.bed].strips.append(item)
+            else:
+                beds[item.bed].alerts.append(item)
         shard.outbox.committed(wire.Committed(session=alerts.session, until=alerts.first + len(alerts.events)))
 
 

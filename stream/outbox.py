@@ -1,65 +1,120 @@
-"""Alert events on their way to the gateway: numbered, and kept until the gateway has them on its disk.
+"""Alert events and strips on their way to the gateway: numbered, and kept until it has them on its disk.
 
-What is not committed is part of the shard's checkpoint, so a shard that is killed sends it again; the
-gateway knows an event by its id and takes it once.
+The newest that are not committed are in memory; where the gateway is away for long, what comes then waits on the
+shard's disk (`stream.spill`). All of it is part of the shard's checkpoint, so a shard that is killed sends it again;
+the gateway knows an event, and a strip, by its id and takes it once.
 """
 
 from collections import deque
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-import msgspec
+import structlog
 
-from stream.wire import AlertEvent, Alerts, Committed
+from stream.spill import Spill
+from stream.wire import AlertEvent, Alerts, Committed, Strip, decode, encode
 
+log = structlog.get_logger()
+
+Item = AlertEvent | Strip
 MAX_AT_ONCE = 500
+MAX_BYTES_AT_ONCE = 1 << 20
+EVENT_BYTES = 2000  # what an event takes, about
+MEMORY_BYTES = 8 << 20  # beyond, events wait on disk
 
 
 class Outbox:
-    """Events of one session of a shard, in order; `session` names it."""
+    """Items of one session of a shard, in order; `session` names it. `spill`: the folder for what does not fit into
+    `memory_bytes`; without one, all is kept in memory."""
 
-    def __init__(self, shard: str, session: str) -> None:
+    def __init__(self, shard: str, session: str, spill: Path | None = None, memory_bytes: int = MEMORY_BYTES) -> None:
         self._shard = shard
         self.session = session
-        self._events: deque[AlertEvent] = deque()
+        self._items: deque[Item] = deque()
+        self._bytes = 0
+        self._memory_bytes = memory_bytes
+        self._spill = Spill(spill) if spill is not None else None
         self._first = 0  # number of the oldest that is kept
         self._sent = 0  # number of the next to send
+        self._doubtful = False  # whether the gateway takes anything: one message at a time, to find out
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self._items) + self.n_spilled
 
-    def add(self, events: Iterable[AlertEvent]) -> None:
-        """Keep events and let them be sent."""
-        self._events.extend(events)
+    @property
+    def n_spilled(self) -> int:
+        """Items that wait on disk."""
+        return len(self._spill) if self._spill is not None else 0
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Keep items and let them be sent."""
+        for item in items:
+            if self._spill is not None and (self._spill or self._bytes >= self._memory_bytes):
+                try:
+                    self._spill.put(encode(item))
+                    continue
+                except OSError as error:  # an alert is not dropped for want of disk
+                    log.error("spill_failed", error=str(error), kept=len(self._items), mend="free the shard's disk")
+            self._keep(item)
 
     def unsent(self) -> list[Alerts]:
         """Messages with what has not been sent yet."""
-        messages = []
-        until = self._first + len(self._events)
-        while self._sent < until:
-            at = self._sent - self._first
-            events = tuple(self._events[i] for i in range(at, min(at + MAX_AT_ONCE, len(self._events))))
-            messages.append(Alerts(shard=self._shard, session=self.session, first=self._sent, events=events))
-            self._sent += len(events)
+        messages: list[Alerts] = []
+        until = self._first + len(self._items)
+        while self._sent < until and not (self._doubtful and (messages or self._sent > self._first)):
+            items: list[Item] = []
+            n_bytes = 0
+            for i in range(self._sent - self._first, min(self._sent - self._first + MAX_AT_ONCE, len(self._items))):
+                n_bytes += size_of(self._items[i])
+                if items and n_bytes > MAX_BYTES_AT_ONCE:
+                    break
+                items.append(self._items[i])
+            messages.append(Alerts(shard=self._shard, session=self.session, first=self._sent, events=tuple(items)))
+            self._sent += len(items)
         return messages
 
     def send_again(self) -> None:
-        """The gateway may not have got what was sent: all that is not committed is unsent again."""
+        """The gateway may not have got what was sent: all that is not committed is unsent again, but until it answers
+        no more than one message of it goes out."""
         self._sent = self._first
+        self._doubtful = True
 
     def committed(self, message: Committed) -> None:
         """Forget what the gateway has on disk; a word on another session is passed over."""
         if message.session != self.session:
             return
-        while self._events and self._first < message.until:
-            self._events.popleft()
+        self._doubtful = False
+        while self._items and self._first < message.until:
+            self._bytes -= size_of(self._items.popleft())
             self._first += 1
         self._sent = max(self._sent, self._first)
+        while self._spill and self._bytes < self._memory_bytes:
+            self._keep(_item(self._spill.take()))
 
-    def state(self) -> list[Any]:
-        """What is not committed, of builtin types."""
-        return [msgspec.to_builtins(event) for event in self._events]
+    def state(self) -> dict[str, Any]:
+        """What is not committed: frames, and where more of them are."""
+        spilled = self._spill.state() if self._spill is not None else ["", 0, 0, 0]
+        return {"kept": [encode(item) for item in self._items], "spill": spilled}
 
-    def restore(self, state: list[Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave, to be sent in this session."""
-        self.add(msgspec.convert(event, AlertEvent) for event in state)
+        for frame in state["kept"]:
+            self._keep(_item(frame))
+        if self._spill is not None:
+            self._spill.restore(state["spill"])
+
+    def _keep(self, item: Item) -> None:
+        self._items.append(item)
+        self._bytes += size_of(item)
+
+
+def size_of(item: Item) -> int:
+    """Bytes that an item takes in memory and on the wire, about."""
+    return EVENT_BYTES + (item.data.nbytes if isinstance(item, Strip) else 0)
+
+
+def _item(frame: bytes) -> Item:
+    item = decode(frame)
+    assert isinstance(item, AlertEvent | Strip)
+    return item

@@ -10,6 +10,7 @@ The beds are rows of the arrays of one `Analysis`; a bed's alarms see its events
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,12 +28,14 @@ from stream.judging import Item, Judging
 from stream.leads import Leads
 from stream.messages import beat_message, window_message
 from stream.outbox import Outbox
+from stream.strips import Strips
 from stream.transport.arrivals import BedEvent, Block
 from stream.transport.ingest import BedAccount
 from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch, TruthSeen
 
 log = structlog.get_logger()
 
+AHEAD_TICKS = 20 * TICKS_PER_S  # so far a bed may be ahead of its judgements: the samples of strips are kept
 FORGO_TICKS = 30 * TICKS_PER_S  # a live bed waits no longer for the model; a replay waits for ever
 EPOCH_WAIT_NS = 1_000_000_000  # so long a live bed's new epoch may wait for the old one's judgements
 SIGNAL_LOST_S = 2.0
@@ -47,7 +50,8 @@ class Shard:
     """Up to `capacity` beds of up to `n_leads` ECG leads each.
 
     `profile_of`: the alarm profile of a bed, by name. `now_ns`: UTC in ns, for stamps and nothing else.
-    `messages`: what has been judged, for the gateway to publish; the caller takes and clears it."""
+    `messages`: what has been judged, for the gateway to publish; the caller takes and clears it. `spill`: a folder for
+    alerts and strips that the gateway does not take."""
 
     def __init__(
         self,
@@ -57,11 +61,12 @@ class Shard:
         profile_of: Callable[[str], Profile],
         now_ns: Callable[[], int],
         session: str,
+        spill: Path | None = None,
     ) -> None:
         self.name = name
         self.beds: dict[str, Bed] = {}
         self.messages: list[wire.AnyMessage] = []
-        self.outbox = Outbox(name, session)
+        self.outbox = Outbox(name, session, spill)
         self.judging = Judging(capacity, first_id=now_ns())  # ids are given more slowly than time goes by
         self.model_version = ""
         self._capacity, self._n_leads = capacity, n_leads
@@ -71,6 +76,8 @@ class Shard:
         self._n_samples = np.zeros(capacity, np.int64)  # analysed, all epochs together
         self._stamps = np.zeros((capacity, 4), np.int64)  # of the newest samples: device, sent, received, detected
         self._next_due = np.zeros(capacity, np.int64)  # of the alarms of each row
+        self._strips = Strips(capacity)
+        self._judged_to = np.zeros(capacity, np.int64)  # the tick that the model had come to when it was last looked at
         self._rows: list[Bed] = []  # a row that is free keeps its last bed, which is closed
         self._free: list[int] = []
 
@@ -89,13 +96,20 @@ class Shard:
             queues = {bed: queue for bed, queue in queues.items() if queue}
 
     def not_now(self, crowded: bool) -> set[str]:
-        """Beds whose samples should wait where they are: those whose last epoch is not judged yet, and, while the
-        worker has too much to do (`crowded`), replays. What is live never waits for a replay."""
-        return {
+        """Beds whose samples should wait where they are: those whose last epoch is not judged yet; those that are far
+        ahead of their judgements; and, while the worker has too much to do (`crowded`), replays. What is live waits
+        neither for a replay nor for a model that is away, and nobody for one that never was there."""
+        waiting = {
             bed.name
             for bed in self._rows
             if (bed.ended and not bed.closed) or (crowded and not bed.live and self.judging.first_ready(bed.row))
         }
+        far = np.flatnonzero(self._analysis.head - self._judged_to > AHEAD_TICKS)  # by what was known a moment ago
+        return waiting | {bed.name for row in far.tolist() if self._ahead(bed := self._rows[row])}
+
+    def _ahead(self, bed: Bed) -> bool:
+        alone = "MODEL_STALLED" in bed.technical and (bed.live or not self.model_version)
+        return not alone and int(self._analysis.head[bed.row]) - self._judged_until(bed) > AHEAD_TICKS
 
     def _next_run(self, queue: deque[BedEvent]) -> tuple[Bed, list[Chunk], int] | None:
         """Handle what is no signal; then the chunks that follow one another, MAX_CHUNK_S of them at most."""
@@ -127,6 +141,7 @@ class Shard:
                     rows[i : i + 1], chunk.samples[None], np.array([chunk.off], np.int32), part[:, :, :length]
                 )
                 at += length
+                self._strips.raw.push(rows[i : i + 1], np.array([chunk.first]), chunk.samples[None])
             last = chunks[-1]
             self._stamps[rows[i], :3] = last.device_ns, last.sent_ns, last.received_ns
         self._analyse(rows, x, n)
@@ -139,6 +154,7 @@ class Shard:
         self._leads.convert(rows, block.samples, block.off, x)
         self._stamps[rows, 0] = block.device_ns
         self._stamps[rows, 1:3] = block.sent_ns, block.received_ns
+        self._strips.raw.push(rows, block.first, block.samples)
         self._analyse(rows, x, np.full(len(rows), n))
 
     def _analyse(self, rows: npt.NDArray[np.int64], x: npt.NDArray[np.float32], n: npt.NDArray[np.int64]) -> None:
@@ -176,6 +192,8 @@ class Shard:
         self._leads.are(bed.row, bed.leads, bed.signals)
         self._next_due[bed.row] = alarms.next_due
         self._analysis.start(bed.row, bed.fs)
+        self._strips.start(bed.row, event.signals, bed.fs)
+        self._judged_to[bed.row] = 0
         self.judging.reset(np.array([bed.row]))
         log.info("epoch", bed=bed.name, epoch=bed.epoch, fs=bed.fs, leads=[event.signals[i].name for i in bed.leads])
 
@@ -203,6 +221,7 @@ class Shard:
         begin = int(self._analysis.head[bed.row])
         self._analysis.reset(rows, np.array([event.first + event.n]))
         end = int(self._analysis.head[bed.row])
+        self._strips.raw.skip_to(bed.row, event.first + event.n)
         self._alert(bed, bed.alarms.gap(begin, end - begin, begin))  # known where it begins: no timer runs into it
         log.warning("gap", bed=bed.name, first=event.first, n_samples=event.n, cause=event.cause)
 
@@ -296,6 +315,7 @@ class Shard:
         if item.kind == "beat":
             beat = beat_message(bed, item, stamps)
             bed.n_beats += 1
+            self._strips.beat(bed.row, beat.at.sample, beat.label)
             self.messages.append(beat)
             if answer is not None:
                 told = bed.alarms.judged_beat(item.at, item.ready, beat.label, beat.confidence, beat.rr_ms)
@@ -312,15 +332,21 @@ class Shard:
     def _model_clock(self, beds: Iterable[Bed]) -> None:
         """Tell the alarms how far the model has come, and take the numerics that are due."""
         for bed in beds:
-            waiting = self.judging.first_ready(bed.row)
+            waiting, until = self.judging.first_ready(bed.row), self._judged_until(bed)
             head = int(self._analysis.head[bed.row])
-            until = head - (not bed.ended) if waiting is None else waiting - 1
+            self._judged_to[bed.row] = until
             self._alert(bed, bed.alarms.advance_model(until))
             if head > bed.alarms.next_due:  # judgements wait for the detector's clock, not for a packet
                 self._alert(bed, bed.alarms.advance(head - 1))
             self._collect(bed)
+            self.outbox.add(self._strips.ready(bed.row, until))
             if bed.ended and waiting is None:
                 self._close(bed)
+
+    def _judged_until(self, bed: Bed) -> int:
+        """The tick by which all that was ready is judged."""
+        waiting = self.judging.first_ready(bed.row)
+        return int(self._analysis.head[bed.row]) - (not bed.ended) if waiting is None else waiting - 1
 
     def _collect(self, bed: Bed) -> None:
         for numeric in bed.alarms.take_numerics():
@@ -335,6 +361,7 @@ class Shard:
             bed.technical.clear()
             self._alert(bed, bed.alarms.close(int(self._analysis.head[bed.row])))
             self._collect(bed)
+            self.outbox.add(self._strips.rest(bed.row))
 
     def act(self, action: wire.Action) -> wire.Action | None:
         """Apply an operator's action; the echo says where. None where the bed is not here or its epoch is over."""
@@ -386,6 +413,9 @@ class Shard:
         events = list(events)
         if not events:
             return
+        for event in events:
+            if event.phase == "start" and event.strip is not None:
+                self._strips.want(bed.row, event)
         now_ns = self._now_ns()
         stamped = msgspec.structs.replace(stamps or self._stamped(bed.row), decided=now_ns)
         self.outbox.add(
@@ -458,6 +488,7 @@ class Shard:
                     "signals": msgspec.to_builtins(bed.signals),
                     "alarms": bed.alarms.state(),
                     "technical": sorted(bed.technical),
+                    "strips": self._strips.state(bed.row, self._judged_until(bed)),
                 }
                 for bed in self._rows
             ],
@@ -481,6 +512,7 @@ class Shard:
             bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
             self._leads.are(row, bed.leads, bed.signals)
             self._next_due[row] = alarms.next_due
+            self._strips.restore(row, bed.signals, bed.fs, saved["strips"])
             self._rows.append(bed)
             if row not in state["free"]:
                 self.beds[bed.name] = bed

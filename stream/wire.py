@@ -28,6 +28,7 @@ VERSION = 1
 MAX_FRAME_BYTES = 4 << 20
 MAX_SIGNALS = 16
 MAX_SAMPLES = 20_000
+MAX_STRIP = 40_000  # samples of a strip: 15 s at the highest rate, and some
 MIN_RATE_HZ, MAX_RATE_HZ = 50.0, 2000.0
 MAX_FIRST = 2**40  # 17 years at the highest rate
 MISSING = -32768  # the int16 that stands for a sample that is not there
@@ -404,6 +405,41 @@ class AlertEvent(Message, frozen=True, tag="alert"):
     stamps: Stamps = Stamps()
 
 
+class Strip(Message, frozen=True, tag="strip"):
+    """The signal around the decision of an alert, from 10 s before to 5 s after: all signals as the source sent them.
+
+    `id`: how the events of the alert name it (`strip`). `data`: int16 little-endian, shape (signals, n), digital
+    units, `MISSING` where there is no sample; `first`: the epoch's sample that it begins at. `beats`: R peaks in it,
+    samples of the epoch, and `labels` what the model calls each."""
+
+    id: Name
+    bed: Name
+    epoch: Name
+    code: Name
+    text: Text
+    priority: Priority
+    onset: Moment
+    decided: Moment
+    rate: Rate
+    first: Count
+    n: Annotated[int, Meta(ge=1, le=MAX_STRIP)]
+    signals: Annotated[tuple[Signal, ...], Meta(min_length=1, max_length=MAX_SIGNALS)]
+    data: memoryview
+    beats: tuple[Sample, ...] = ()
+    labels: tuple[BeatLabel, ...] = ()
+    simulated: bool = True
+
+    def samples(self) -> npt.NDArray[np.int16]:
+        """Digital samples, shape (signals, n), int16, sharing the frame's memory."""
+        return np.frombuffer(self.data, "<i2").reshape(len(self.signals), self.n)
+
+
+class StripRequest(Message, frozen=True, tag="strip_request"):
+    """A client asks for a `Strip` by its `id`; the answer is that, or a `Reply` that says why not."""
+
+    id: Name
+
+
 class BedStatus(Message, frozen=True, tag="status"):
     """A bed's account, once a second of wall time.
 
@@ -452,16 +488,16 @@ class Watch(Message, frozen=True, tag="watch"):
 
 
 class Alerts(Message, frozen=True, tag="alerts"):
-    """A shard hands alert events to the gateway, in order; kept and sent again until committed."""
+    """A shard hands alert events and strips to the gateway, in order; kept and sent again until committed."""
 
     shard: Name
     session: Name
     first: Annotated[int, Meta(ge=0, le=2**53)]
-    events: tuple[AlertEvent, ...]
+    events: tuple[AlertEvent | Strip, ...]
 
 
 class Committed(Message, frozen=True, tag="committed"):
-    """The gateway has the shard's alert events before number `until` on disk."""
+    """The gateway has the shard's alert events and strips before number `until` on disk."""
 
     session: Name
     until: Count
@@ -510,7 +546,7 @@ class Reply(Message, frozen=True, tag="reply"):
 AnyMessage = (
     Hello | Waveform | Packets | Truth | Lost | End | ProbeReply | Ack | Resend | Probe | Refused
     | Work | Judged | Ready | Greeting
-    | BeatJudgement | WindowJudgement | Numeric | AlertEvent | BedStatus | Waves | Watch
+    | BeatJudgement | WindowJudgement | Numeric | AlertEvent | BedStatus | Waves | Watch | Strip | StripRequest
     | Alerts | Committed | Action | SnapshotRequest | Snapshot | Reply
 )  # fmt: skip
 
@@ -544,10 +580,16 @@ def decode(frame: bytes | memoryview) -> AnyMessage:
         _check_samples(message)
     elif isinstance(message, Packets):
         _check_columns(message)
+    elif isinstance(message, Strip):
+        _check_strip(message)
+    elif isinstance(message, Alerts):
+        for item in message.events:
+            if isinstance(item, Strip):
+                _check_strip(item)
     return message
 
 
-def _check_samples(packet: Waveform | Waves) -> None:
+def _check_samples(packet: Waveform | Waves | Strip) -> None:
     expected = 2 * len(packet.signals) * packet.n
     if packet.data.nbytes != expected:
         raise WireError(
@@ -557,6 +599,12 @@ def _check_samples(packet: Waveform | Waves) -> None:
         )
     if packet.first > MAX_FIRST:
         raise WireError("field", f"first: {packet.first} is beyond any recording; count from the start of the epoch")
+
+
+def _check_strip(strip: Strip) -> None:
+    _check_samples(strip)
+    if len(strip.beats) != len(strip.labels):
+        raise WireError("field", f"labels: {len(strip.labels)} for {len(strip.beats)} beats; send one for each")
 
 
 def _check_columns(packets: Packets) -> None:

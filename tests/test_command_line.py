@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, refusals in one line, and a ward of real processes."""
 
+import csv
 import os
 import re
 import signal
@@ -232,6 +233,12 @@ def test_a_ward_runs_accounts_for_every_sample_and_leaves_its_alerts(call: Calla
     assert ",bed2," in listed.output
     assert ",bed1," not in listed.output
     assert "HR_HIGH" in call("alerts", "--config", ward).output
+    (found, *_) = csv.DictReader(listed.output.splitlines())
+    shown = call("alerts", "show", found["alert_id"][:8], "--config", ward, "--png", ward.parent / "strip.png")
+    assert shown.exit_code == 0, shown.output
+    assert f"HR_HIGH, bed bed2, alert {found['alert_id']}" in shown.output
+    assert (ward.parent / "strip.png").read_bytes().startswith(b"\x89PNG")
+    assert "no alert of" in call("alerts", "show", "none", "--config", ward).output
 
 
 def test_a_ward_ends_when_its_recordings_have_been_judged(ward: Path, record: Path) -> None:

@@ -19,6 +19,7 @@ State = Literal["inactive", "active", "latched"]
 
 MARKS = {"high": "***", "medium": "**", "low": "*"}
 TECHNICAL_MARKS = {"high": "!!! ", "medium": "!! ", "low": ""}
+STRIPPED = ("high", "medium")  # of an alert of these the signal is kept: reds and yellows
 RED_ORDER = {"R1": 1, "R2": 2, "R3": 3}
 _LIMIT_OF = {"ASYSTOLE": "time_s", "VTACH": "rate", "PAUSE": "time_s", "PVC_RATE": "limit", "SVT": "rate"}
 _LOW = ("X_BRADY", "HR_LOW")
@@ -112,6 +113,7 @@ class Alert:
             chain=row.chain,
             suppressed_by=self.suppressed_by,
             supersedes=self.supersedes,
+            strip=self.alert_id if row.kind == "physiological" and self.priority in STRIPPED else None,
             ack=self.ack,
         )
 

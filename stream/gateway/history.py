@@ -1,6 +1,6 @@
 """The journal as people read it: one line per transition of an alert."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -8,17 +8,18 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from stream.gateway.journal import utc
+from stream.gateway.journal import Journal, JournalError, utc
 from stream.views.bedside import clean, mark, words
 from stream.wire import Action, AlertEvent, Moment
 
+SHORT_ID = 8  # of an alert's id is enough to find it
 _STYLE = {"high": "bold red", "medium": "yellow", "low": "cyan"}
 
 
 def table(events: Iterable[AlertEvent], title: str) -> Table:
     """A row per event, in the order given; what does not fit here is in the exports."""
     shown = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("UTC", "bed", "at", "code", "phase"):
+    for name in ("UTC", "id", "bed", "at", "code", "phase"):
         shown.add_column(name, no_wrap=True)
     for name in ("alert", "note"):
         shown.add_column(name, overflow="fold")
@@ -26,9 +27,48 @@ def table(events: Iterable[AlertEvent], title: str) -> Table:
         why = f"suppressed by {event.suppressed_by}" if event.suppressed_by else event.reason
         note = ", ".join(word for word in ("latched" if event.state == "latched" else "", why) if word)
         emitted = event.emit_time[5:19].replace("T", " ")
-        cells = [Text(clean(cell)) for cell in (emitted, event.bed, clock(event.stream_time), event.code, event.phase)]
+        named = (emitted, event.alert_id[:SHORT_ID], event.bed, clock(event.stream_time), event.code, event.phase)
+        cells = [Text(clean(cell)) for cell in named]
         cells.append(Text(f"{mark(event)} {words(event)}", _STYLE[event.priority]))
         shown.add_row(*cells, Text(clean(note)))
+    return shown
+
+
+def one(journal: Journal, alert_id: str) -> list[AlertEvent]:
+    """Every event of the alert of this id, or of an id that begins so, oldest first.
+
+    Raises JournalError where there is none, or more than one."""
+    events = journal.history(alert_id)
+    ids = list(dict.fromkeys(event.alert_id for event in events))
+    if not ids:
+        raise JournalError(f"{alert_id}: no alert of {journal.path} has an id that begins so; `alerts` lists them")
+    if len(ids) > 1:
+        raise JournalError(
+            f"{alert_id}: {len(ids)} alerts have ids that begin so; give more of it: {', '.join(ids[:5])}"
+        )
+    return events
+
+
+def story(events: Sequence[AlertEvent]) -> Table:
+    """An alert from its beginning to its end, a row per event: what happened, when, and what it rested on."""
+    first = events[0]
+    title = f"{mark(first)} {first.code}, bed {first.bed}, alert {first.alert_id}, began at {clock(first.onset)}"
+    shown = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("UTC", "at", "phase", "state"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("alert", "why", "shown as", "evidence"):
+        shown.add_column(name, overflow="fold")
+    for event in events:
+        by = event.ack and event.ack.get("by")
+        marks = [*event.inactivation, *([f"acknowledged by {by}"] if by else [])]
+        marks += [f"suppressed by {event.suppressed_by[:SHORT_ID]}"] if event.suppressed_by else []
+        why = [event.reason, f"supersedes {event.supersedes[:SHORT_ID]}" if event.supersedes else ""]
+        told = (
+            event.emit_time[5:23].replace("T", " "), clock(event.stream_time), event.phase, event.state,
+            words(event), ", ".join(filter(None, why)), ", ".join(marks) or "announced",
+            " ".join(f"{name}={value}" for name, value in event.evidence.items()),
+        )  # fmt: skip
+        shown.add_row(*(Text(clean(cell)) for cell in told))
     return shown
 
 

@@ -12,6 +12,7 @@ that it has delivered as its cursor. docs/journal.md shows the tables and how to
 """
 
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +21,27 @@ from urllib.parse import quote
 
 import msgspec
 
-from stream.wire import Action, AlertEvent, WireError
+from stream.wire import Action, AlertEvent, Strip, WireError, decode, encode
 
-SCHEMA = 1
+SCHEMA = 2
 APPLICATION_ID = 0x57424A31  # "WBJ1" in the file's header: SQLite's own mark of whose file it is
 BUSY_TIMEOUT_S = 0.2  # the gateway serves meanwhile nobody, so it gives up soon and is asked again
+NEVER_NS = 2**63 - 1
 _SLICE = 2000  # rows deleted at once, so that retention never holds the gateway up for long
 
-_TABLES = """
+_STRIPS = """
+CREATE TABLE strips (
+    id TEXT PRIMARY KEY,
+    bed TEXT NOT NULL,
+    committed_ns INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE INDEX strips_by_time ON strips (committed_ns);
+"""
+_UPGRADES = {1: _STRIPS}  # what makes a journal of a schema one of the next
+
+_TABLES = (
+    """
 CREATE TABLE events (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id TEXT NOT NULL UNIQUE,
@@ -73,6 +87,8 @@ CREATE TABLE sessions (
     seen_ns INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+    + _STRIPS
+)
 
 _event = msgspec.json.Decoder(AlertEvent)
 _action = msgspec.json.Decoder(Action)
@@ -141,16 +157,21 @@ class Journal:
         self._db.close()
 
     def append(
-        self, events: Sequence[AlertEvent], actions: Sequence[Action] = (), until: Mapping[str, int] | None = None
+        self,
+        events: Sequence[AlertEvent],
+        actions: Sequence[Action] = (),
+        until: Mapping[str, int] | None = None,
+        strips: Sequence[Strip] = (),
+        now_ns: int = 0,
     ) -> tuple[list[AlertEvent], list[Action]]:
-        """Commit events and operator actions in one transaction, and return those that were new.
+        """Commit events, operator actions and strips in one transaction; return the events and actions that were new.
 
         An event whose `event_id` is here already is passed over. An action is new as well where it
         now has the sample that it was applied at. `until`: number, by shard session, before which
-        all alert events of that session are here with this commit.
+        all alert events of that session are here with this commit. `now_ns` (UTC) is noted of strips.
         Raises JournalError, with nothing of it kept, where the file cannot be written now."""
         until = until or {}
-        if not (events or actions or until):
+        if not (events or actions or until or strips):
             return [], []
         if not self._in_place():
             raise JournalError(f"{self.path}: was moved or deleted while open; put it back or start the gateway again")
@@ -158,6 +179,10 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             new_events = self._add_events(events)
             new_actions = self._add_actions(actions)
+            self._db.executemany(
+                "INSERT INTO strips VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                [(strip.id, strip.bed, now_ns, zlib.compress(encode(strip), 1)) for strip in strips],
+            )
             self._db.executemany(
                 "INSERT INTO sessions VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
                 "until = max(until, excluded.until), seen_ns = excluded.seen_ns",
@@ -190,6 +215,21 @@ class Journal:
             where, values = [*where, "committed_ns >= ?"], [*values, since_ns]
         for body in self._newest("events", where, values, limit):
             yield _event.decode(body)
+
+    def history(self, alert_id: str) -> list[AlertEvent]:
+        """Every event of the alerts whose id begins with `alert_id`, in the order of their commit."""
+        sql = "SELECT body FROM events WHERE substr(alert_id, 1, ?) = ? ORDER BY number"
+        return [_event.decode(body) for (body,) in self._read(sql, (len(alert_id), alert_id))]
+
+    def strip(self, strip_id: str) -> Strip | None:
+        """The strip of that id; None where there is none, or none yet."""
+        if self._own_version() < 2:
+            return None
+        for (body,) in self._read("SELECT body FROM strips WHERE id = ?", (strip_id,)):
+            strip = decode(zlib.decompress(body))
+            assert isinstance(strip, Strip)
+            return strip
+        return None
 
     def actions(
         self,
@@ -230,7 +270,7 @@ class Journal:
 
     def retain(self, max_age_s: float, max_bytes: float, now_ns: int) -> int:
         """Delete a slice of what is older than `max_age_s`, or of the oldest while the file is over
-        `max_bytes`. Events of an active or latched alert and changes of limits stay.
+        `max_bytes`. Events and strips of an active or latched alert and changes of limits stay.
 
         Returns how many rows went: call again soon where it is not 0. Raises JournalError."""
         oldest_ns = now_ns - int(max_age_s * 1e9)
@@ -238,13 +278,25 @@ class Journal:
             "SELECT number FROM events WHERE NOT EXISTS "
             "(SELECT 1 FROM alerts WHERE alerts.alert_id = events.alert_id AND state <> 'inactive')"
         )
+        old_strips = (
+            "SELECT id FROM strips WHERE NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.alert_id = strips.id AND "
+            f"state <> 'inactive') AND committed_ns <= ? ORDER BY committed_ns LIMIT {_SLICE // 10}"
+        )
         try:
             self._db.execute("BEGIN IMMEDIATE")
             doomed = self._db.execute(
                 f"{ended} AND committed_ns < ? ORDER BY committed_ns LIMIT {_SLICE}", (oldest_ns,)
             ).fetchall()
-            if not doomed and self.size_bytes() > max_bytes:
-                doomed = self._db.execute(f"{ended} ORDER BY number LIMIT {_SLICE}").fetchall()
+            strips = self._db.execute(old_strips, (oldest_ns - 1,)).fetchall()
+            if not (doomed or strips) and self.size_bytes() > max_bytes:  # a strip goes before its alert
+                (until_ns,) = self._db.execute(
+                    f"SELECT max(committed_ns) FROM ({ended.replace('number', 'committed_ns', 1)} ORDER BY number "
+                    f"LIMIT {_SLICE})"
+                ).fetchone()
+                strips = self._db.execute(old_strips, (NEVER_NS if until_ns is None else until_ns,)).fetchall()
+                if not strips:
+                    doomed = self._db.execute(f"{ended} ORDER BY number LIMIT {_SLICE}").fetchall()
+            self._db.executemany("DELETE FROM strips WHERE id = ?", strips)
             self._db.executemany("DELETE FROM events WHERE number = ?", doomed)
             self._db.executemany("DELETE FROM alerts WHERE number = ?", doomed)
             n_actions = self._db.execute(
@@ -252,12 +304,12 @@ class Journal:
             ).rowcount
             self._db.execute("DELETE FROM sessions WHERE seen_ns < ?", (oldest_ns,))
             self._db.execute("COMMIT")
-            if doomed:
+            if doomed or strips:
                 self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would give back one page
         except sqlite3.Error as error:
             self._roll_back()
             raise JournalError(f"{self.path}: not cleaned ({error}); free the disk or the file's lock") from None
-        return len(doomed) + n_actions
+        return len(doomed) + len(strips) + n_actions
 
     def _in_place(self) -> bool:
         """SQLite would go on writing into a file that nobody can open any more."""
@@ -283,6 +335,10 @@ class Journal:
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+        while (version := self._own_version()) < SCHEMA:
+            for statement in _UPGRADES[version].split(";\n"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {version + 1}")
         self._db.execute("COMMIT")
 
     def _own_version(self) -> int:

@@ -26,7 +26,7 @@ from stream.gateway.register import ActionError, Register, Sessions
 from stream.latency import Latency
 from stream.log import mark_ready
 from stream.process import Stop, bind, fresh_id
-from stream.wire import Action, AlertEvent, Alerts, Greeting, WireError
+from stream.wire import Action, AlertEvent, Alerts, Greeting, Strip, WireError
 
 log = structlog.get_logger()
 
@@ -121,6 +121,7 @@ class Gateway:
         # What one turn has taken in, in order; and what it has to answer once that is committed.
         self._turn: list[Published | AlertEvent | Action] = []
         self._reached: dict[str, tuple[bytes, int]] = {}
+        self._strips: list[Strip] = []
         self._asked: list[tuple[list[bytes], Action]] = []
         self._snapshots: list[list[bytes]] = []
         self._echoes: list[Action] = []
@@ -228,11 +229,13 @@ class Gateway:
             return
         if first > until:
             self._complain("alerts_missing", shard=message.shard, first=first, wanted=until)
-        for event in message.events:
+        events = [item for item in message.events if isinstance(item, AlertEvent)]
+        for event in events:
             check(event)
-        for event in message.events:
+        for event in events:
             self.register.heard(event.bed, event.epoch, identity, now_ns)
-        self._turn.extend(message.events)
+        self._turn.extend(events)
+        self._strips.extend(item for item in message.events if isinstance(item, Strip))
         self._reached[session] = identity, max(until, after)
 
     def _greet(self, identity: bytes, message: Greeting) -> None:
@@ -266,6 +269,8 @@ class Gateway:
     def _from_client(self, envelope: list[bytes], message: wire.AnyMessage) -> None:
         if isinstance(message, wire.SnapshotRequest):
             self._snapshots.append(envelope)
+        elif isinstance(message, wire.StripRequest):
+            self._send(self._control, envelope, self._strip(message.id))
         elif isinstance(message, Action):
             check(message)
             try:
@@ -280,6 +285,14 @@ class Gateway:
             self._turn.append(action)
         else:
             raise WireError("field", f"t: {type(message).__name__} is not for a control socket; see docs/wire.md")
+
+    def _strip(self, strip_id: str) -> Strip | wire.Reply:
+        try:
+            strip = self._journal.strip(strip_id)
+        except JournalError as error:
+            return wire.Reply(id=strip_id, ok=False, text=str(error)[:1000])
+        text = f"id: no strip {strip_id!r} is kept; one is there some seconds after its alert, and until retention"
+        return strip or wire.Reply(id=strip_id, ok=False, text=text)
 
     def _profile(self, bed: str) -> Profile:
         """The limits of a bed: the ward's, its own, and what operators changed since."""
@@ -323,7 +336,7 @@ class Gateway:
                 self._publish(action)
         if new_events and self._bridges is not None:
             self._bridges.wake()
-        self._turn, self._reached, self._asked = [], {}, []
+        self._turn, self._reached, self._asked, self._strips = [], {}, [], []
 
     def _write(
         self, events: list[AlertEvent], actions: list[Action], until: dict[str, int]
@@ -332,7 +345,8 @@ class Gateway:
         file's lock once more would only hold up what needs no journal."""
         try:
             if self._monotonic_ns() >= self._journal_due_ns:
-                new_events, new_actions = self._journal.append(events, actions, until)
+                new_events, new_actions = self._journal.append(events, actions, until, self._strips, self._utc_ns())
+                self.counts["strips_committed"] += len(self._strips)
                 self.counts["events_committed"] += len(new_events)
                 self.counts["events_repeated"] += len(events) - len(new_events)
                 return new_events, new_actions

@@ -124,7 +124,9 @@ class ShardRole:
     def _afresh(self) -> tuple[Ingest, Shard]:
         own = self._own
         ingest = Ingest(capacity=own.capacity, gap_timeout_s=own.gap_timeout_s)
-        return ingest, Shard(self._name, own.capacity, own.n_leads, self._profile_of, time.time_ns, self._session)
+        return ingest, Shard(
+            self._name, own.capacity, own.n_leads, self._profile_of, time.time_ns, self._session, self._path.parent
+        )
 
     def _profile_of(self, bed: str) -> Profile:
         return self._known.get(bed, self._known[""])

@@ -20,6 +20,7 @@ __all__ = ["Chunk", "Ended", "Event", "Gap", "NewEpoch", "Sequence", "Taken", "T
 MAX_HELD = 64  # packets kept ahead of a hole; the rest comes again by the resend that was asked for
 MAX_HELD_BYTES = 1 << 20
 MAX_RUN = 20_000  # samples in one chunk
+TAKE_S = 8.0  # so much of a bed is taken at once: it may be far ahead of its judgements, but no further
 MAX_CAUSES = 8  # causes of gaps told apart per bed; a source may invent more, they count as "other"
 MAX_JUMP_S = 24 * 3600  # a source that loses more than this within an epoch has miscounted
 NOWHERE = 2**62
@@ -229,23 +230,29 @@ class Sequence:
         return sum(item.packet.data.nbytes for item in self._out if type(item) is Piece)
 
     def take(self, into: list[Event]) -> None:
-        """Append what is in order to `into`, up to the end of an epoch, and enter it in the account."""
+        """Append what is in order to `into`, up to the end of an epoch or `TAKE_S` of samples, and enter it in the
+        account."""
         out, self._out = self._out, []
         taken = self.taken
-        i = 0
+        i = n_taken = 0
         while i < len(out):
             item = out[i]
             i += 1
             if type(item) is Piece:
+                most = min(MAX_RUN, TAKE_S * item.packet.rate - n_taken)
                 pieces = [item]
                 n = item.b - item.a
-                while i < len(out) and follows(item, out[i]) and n < MAX_RUN:
+                while i < len(out) and follows(item, out[i]) and n < most:
                     pieces.append(out[i])  # type: ignore[arg-type]
                     n += pieces[-1].b - pieces[-1].a
                     i += 1
                 into.append(join(pieces))
                 self.delivered += n
                 taken.position += n
+                n_taken += n
+                if n_taken >= TAKE_S * item.packet.rate:
+                    self._out = out[i:]
+                    return
                 continue
             into.append(item)  # type: ignore[arg-type]
             if type(item) is Gap:

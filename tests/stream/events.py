@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stream.wire import AlertEvent, Moment, Stamps
+from stream.wire import AlertEvent, Moment, Signal, Stamps, Strip
 
 FS = 250.0
 
@@ -27,3 +27,13 @@ def alert(alert: str = "a1", seq: int = 0, state: str = "active", bed: str = "be
     return AlertEvent(
         alert_id=alert, event_id=f"{alert}.{seq}", seq=seq, bed=bed, phase=phase, state=state, **(fields | changes)
     )
+
+
+def strip(name: str = "a1", n: int = 2000, **changes: Any) -> Strip:
+    """A strip of zeros, of one lead."""
+    fields: dict[str, Any] = {
+        "bed": "bed-1", "epoch": "epoch-1", "code": "ASYSTOLE", "text": "***ASYSTOLE", "priority": "high",
+        "onset": Moment(0, FS), "decided": Moment(1, FS), "rate": FS, "first": 0,
+        "signals": (Signal("II", "ecg", "mV", 200.0),), "data": memoryview(bytes(2 * n)),
+    }  # fmt: skip
+    return Strip(id=name, n=n, **(fields | changes))

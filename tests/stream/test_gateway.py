@@ -21,7 +21,7 @@ from stream.gateway.journal import Journal
 from stream.process import BindError, bind
 from stream.roles.gateway import Gateway, serve
 from stream.wire import Action, AlertEvent, Alerts, Committed, Greeting, Moment, Stamps
-from tests.stream.events import FS, alert
+from tests.stream.events import FS, alert, strip
 
 SECOND = 1_000_000_000
 AT = Moment(1000, FS)
@@ -104,7 +104,7 @@ def bench(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Bench]:
     bench.close()
 
 
-def alerts(*events: AlertEvent, first: int = 0, session: str = "s1") -> Alerts:
+def alerts(*events: AlertEvent | wire.Strip, first: int = 0, session: str = "s1") -> Alerts:
     return Alerts(shard="a", session=session, first=first, events=events)
 
 
@@ -132,6 +132,20 @@ def test_an_alert_is_committed_answered_and_published_with_its_stamps(bench: Ben
     assert 2_000 < first.stamps.committed <= first.stamps.published
     assert first.emit_time.startswith("20")
     assert first.emit_time.endswith("Z")
+
+
+def test_a_strip_is_committed_with_the_alerts_and_given_to_who_asks(bench: Bench) -> None:
+    bench.send(alerts(alert(), strip("a1")))
+    assert bench.answer() == wire.Committed(session="s1", until=2)
+    bench.send(wire.StripRequest(id="a1"), to=bench.operator)
+    given = bench.answer(bench.operator)
+    assert isinstance(given, wire.Strip)
+    assert bytes(given.data) == bytes(strip("a1").data)
+    bench.send(wire.StripRequest(id="a2"), to=bench.operator)
+    refused = bench.answer(bench.operator)
+    assert isinstance(refused, wire.Reply)
+    assert not refused.ok and "no strip 'a2' is kept" in refused.text
+    assert [topic for topic, _ in bench.settle()] == ["alert.bed-1"], "strips are not published"
 
 
 def test_nothing_of_an_alert_is_published_before_it_is_on_disk(tmp_path: Path, free_port: Callable[[], int]) -> None:

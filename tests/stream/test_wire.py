@@ -66,6 +66,12 @@ EXAMPLES: list[Message] = [
     wire.Alerts(shard="s", session="x", first=0, events=(ALERT, ALERT)),
     wire.Committed(session="x", until=2),
     wire.Action(id="1", bed="b", kind="limits", who="nurse", at_ns=5, limits={"HR_HIGH": 130}),
+    wire.Strip(
+        id="a", bed="b", epoch="e", code="VTACH", text="***VTACH", priority="high", onset=Moment(3, 250.0),
+        decided=Moment(9, 250.0), rate=250.0, first=2, n=2, signals=(Signal("II", "ecg", "mV", 200.0),),
+        data=memoryview(bytes(4)), beats=(3,), labels=("V",),
+    ),
+    wire.StripRequest(id="a"),
     wire.SnapshotRequest(),
     wire.Snapshot(alerts=(ALERT,), numerics=(), published=9),
     wire.Reply(id="1", ok=True),

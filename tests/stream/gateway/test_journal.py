@@ -14,7 +14,7 @@ import pytest
 
 from stream.gateway.journal import SCHEMA, Journal, JournalError
 from stream.wire import Action, AlertEvent, Stamps
-from tests.stream.events import alert
+from tests.stream.events import alert, strip
 
 DAY_NS = 86_400 * 10**9
 
@@ -234,6 +234,54 @@ def test_retention_by_size_takes_the_oldest_and_gives_the_pages_back(path: Path)
         assert pages * 4096 <= limit
 
 
+def test_a_strip_is_kept_once_and_goes_with_its_alert(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append([committed(0, "over", state="inactive"), committed(0, "latched", state="latched")])
+        for text in ("first", "again"):
+            journal.append([], strips=[strip("over", text=text), strip("latched", text=text)], now_ns=1)
+        kept = journal.strip("over")
+        assert kept is not None and kept.text == "first" and kept.samples().shape == (1, 2000)
+        assert journal.strip("other") is None
+        assert journal.retain(0.0, 1e9, DAY_NS) == 2, "the event and its strip"
+        assert journal.strip("over") is None
+        assert journal.strip("latched") is not None
+
+
+def test_where_the_journal_is_too_large_strips_go_before_their_alerts_and_the_oldest_first(path: Path) -> None:
+    noise = random.Random(1).randbytes(40_000)
+    with Journal(path) as journal:
+        for day in range(300):
+            event = committed(day, f"a{day}", state="inactive")
+            large = strip(f"a{day}", 20_000, data=memoryview(noise))
+            journal.append([event], strips=[large], now_ns=event.stamps.committed)
+        while journal.retain(1e9, 5e6, DAY_NS):
+            assert journal.size_bytes() < 300 * 45_000
+        assert journal.size_bytes() < 5e6
+        kept = [journal.strip(f"a{day}") is not None for day in range(300)]
+        assert kept == sorted(kept) and any(kept)
+        assert len(list(journal.query())) == 300
+
+
+def test_a_journal_of_the_schema_before_gets_its_strips(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append([alert()])
+        journal._db.executescript("DROP TABLE strips; PRAGMA user_version = 1")
+    with Journal(path, read_only=True) as old:
+        assert old.strip("a1") is None
+    with Journal(path) as journal:
+        journal.append([], strips=[strip("a1")], now_ns=1)
+        assert journal.strip("a1") is not None
+        assert len(list(journal.query())) == 1
+
+
+def test_the_history_of_an_alert_is_found_by_the_beginning_of_its_id(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append([alert("abc1", 0), alert("abd2", 0), alert("abc1", 1, "latched"), alert("a%c", 0)])
+        assert [(e.alert_id, e.seq) for e in journal.history("abc")] == [("abc1", 0), ("abc1", 1)]
+        assert {e.alert_id for e in journal.history("ab")} == {"abc1", "abd2"}
+        assert [e.alert_id for e in journal.history("a%")] == ["a%c"]
+
+
 def test_numbers_of_events_are_never_used_twice(path: Path) -> None:
     def newest(journal: Journal) -> int:
         return int(journal._db.execute("SELECT max(number) FROM events").fetchone()[0])
@@ -250,7 +298,7 @@ CHILD = """
 import sys, itertools
 from pathlib import Path
 from stream.gateway.journal import Journal
-from tests.stream.events import alert
+from tests.stream.events import alert, strip
 with Journal(Path(sys.argv[1])) as journal:
     print("open", flush=True)
     for n in itertools.count():

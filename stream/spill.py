@@ -1,0 +1,84 @@
+"""Frames that wait on disk for their turn: a line of them in a file, first in, first out.
+
+The shard's checkpoint says from where to where the file is to be read, so a shard that is killed goes on with
+what waited then; what was added later comes of the samples that it asks for again. A file is given up once it
+has been read to its end, and is deleted when no checkpoint needs it any more.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
+
+_LENGTH = 4  # bytes that say how long a frame is
+
+
+class Spill:
+    """A line of frames below `folder`. Raises OSError from `put` where the disk takes no more."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._name = ""
+        self._before: set[str] = set()  # files that the newest checkpoint, or the one before, may need
+        self._read = self._written = 0
+        self._n = 0
+
+    def __len__(self) -> int:
+        """Frames that wait."""
+        return self._n
+
+    def put(self, frame: bytes) -> None:
+        """Let a frame wait behind the others."""
+        if not self._name:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            taken = {int(path.stem.rpartition("-")[2]) for path in self._folder.glob("spill-*.frames")}
+            self._name, self._read, self._written = f"spill-{max(taken, default=0) + 1}.frames", 0, 0
+            log.warning("alerts_spill", path=str(self._path), mend="see why the gateway does not take them")
+        with open(self._path, "r+b" if self._path.exists() else "x+b") as file:
+            file.seek(self._written)
+            file.truncate()  # of a frame that the disk took in part
+            file.write(len(frame).to_bytes(_LENGTH, "big") + frame)
+        self._written += _LENGTH + len(frame)
+        self._n += 1
+
+    def take(self) -> bytes:
+        """The frame whose turn it is. There must be one."""
+        with open(self._path, "rb") as file:
+            file.seek(self._read)
+            frame = file.read(int.from_bytes(file.read(_LENGTH), "big"))
+        self._read += _LENGTH + len(frame)
+        self._n -= 1
+        if not self._n:
+            self._before.add(self._name)
+            self._name = ""
+        return frame
+
+    def state(self) -> list[Any]:
+        """What a checkpoint says of it. What waits is on the disk then."""
+        needed = {self._name} if self._n else set()
+        for path in self._folder.glob("spill-*.frames"):
+            if path.name not in self._before | {self._name}:
+                path.unlink()
+        self._before = needed
+        if self._n:
+            with open(self._path, "rb") as file:
+                os.fsync(file.fileno())
+        return [self._name, self._read, self._written, self._n]
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on from a `state`. What is not there as it says is lost, and logged."""
+        name, read, written, n = state
+        if not n:
+            return
+        path = self._folder / name
+        if not path.is_file() or path.stat().st_size < written:
+            log.error("spill_lost", path=str(path), frames=n, mend="none: somebody deleted or cut the file")
+            return
+        self._name, self._read, self._written, self._n = name, read, written, n
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / self._name

@@ -1,0 +1,109 @@
+"""The outbox: nothing is lost and memory is bounded, whoever is away and whenever the shard is killed."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream import checkpoint
+from stream.outbox import EVENT_BYTES, MAX_BYTES_AT_ONCE, Outbox
+from stream.wire import Committed, Strip
+from tests.stream.events import alert, strip
+
+MEMORY = 20 * EVENT_BYTES
+
+
+def ids(outbox: Outbox) -> list[str]:
+    """What goes out when the gateway takes all that it is sent."""
+    taken: list[str] = []
+    while messages := outbox.unsent():
+        for message in messages:
+            taken += [getattr(item, "event_id", "") or getattr(item, "id", "") for item in message.events]
+            outbox.committed(Committed(session=outbox.session, until=message.first + len(message.events)))
+    return taken
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_comes_is_kept_in_order_and_committed_once_over_kills_and_absences(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A shard adds numbered events, is killed and goes on from its last checkpoint by adding again what came since;
+    the gateway is there or is not, and knows events by id."""
+    folder = tmp_path_factory.mktemp("outbox")
+    outbox, saved, added, session = Outbox("a", "s", folder, MEMORY), None, 0, 0
+    committed: list[str] = []
+    saved_added = 0
+    for step in data.draw(st.lists(st.sampled_from(["add", "many", "gateway", "checkpoint", "kill"]), max_size=30)):
+        if step in ("add", "many"):
+            n = 1 if step == "add" else 60
+            outbox.add(alert(f"a{i}") for i in range(added, added + n))
+            added += n
+        elif step == "gateway":
+            for message in outbox.unsent()[: data.draw(st.integers(1, 3))]:
+                committed += [event.event_id for event in message.events]
+                outbox.committed(Committed(session=outbox.session, until=message.first + len(message.events)))
+            outbox.send_again()
+        elif step == "checkpoint":
+            checkpoint.save(folder / "c", {"outbox": outbox.state()})
+            saved, saved_added = folder / "c", added
+        else:
+            session += 1
+            outbox = Outbox("a", f"s{session}", folder, MEMORY)
+            state = checkpoint.load(saved) if saved else None
+            if state is not None:
+                outbox.restore(state["outbox"])
+            outbox.add(alert(f"a{i}") for i in range(saved_added, added))
+        assert len(outbox._items) <= MEMORY // EVENT_BYTES, "memory is bounded"
+    committed += ids(outbox)
+    assert list(dict.fromkeys(committed)) == [f"a{i}.0" for i in range(added)]
+    assert len(outbox) == 0
+
+
+def test_hours_without_a_gateway_wait_on_disk_and_the_files_go_when_they_are_read(tmp_path: Path) -> None:
+    outbox = Outbox("a", "s", tmp_path, MEMORY)
+    for i in range(3000):
+        outbox.add([alert(f"a{i}")])
+        outbox.unsent()
+        if i % 500 == 0:
+            outbox.send_again()
+            assert len(outbox.unsent()) == 1, "to a gateway that may be away goes one message"
+            outbox.state()
+    assert (len(outbox), len(outbox._items)) == (3000, 20)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3000 * EVENT_BYTES
+    outbox.send_again()
+    assert ids(outbox) == [f"a{i}.0" for i in range(3000)]
+    outbox.state()
+    outbox.state()
+    assert not list(tmp_path.iterdir()), "a checkpoint later nothing is left"
+
+
+def test_a_checkpoint_finds_what_it_names_though_all_was_sent_since(tmp_path: Path) -> None:
+    outbox = Outbox("a", "s", tmp_path, MEMORY)
+    outbox.add(alert(f"a{i}") for i in range(100))
+    state = outbox.state()
+    ids(outbox)
+    again = Outbox("a", "s", tmp_path, MEMORY)
+    again.restore(state)
+    assert ids(again) == [f"a{i}.0" for i in range(100)]
+
+
+def test_a_message_of_strips_stays_far_below_the_wires_limit() -> None:
+    outbox = Outbox("a", "s")
+    outbox.add(strip(f"s{i}", 40_000) for i in range(60))
+    messages = outbox.unsent()
+    assert sum(len(message.events) for message in messages) == 60
+    assert (
+        max(sum(item.data.nbytes for item in message.events if isinstance(item, Strip)) for message in messages)
+        <= MAX_BYTES_AT_ONCE
+    )
+
+
+def test_an_alert_is_kept_in_memory_where_the_disk_takes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox("a", "s", tmp_path / "a file", MEMORY)
+    (tmp_path / "a file").write_text("no folder")
+    outbox.add(alert(f"a{i}") for i in range(50))
+    assert ids(outbox) == [f"a{i}.0" for i in range(50)]

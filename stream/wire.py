@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-from stream.refusals import refusal, version_text
+from stream.refusals import columns_fault, refusal, samples_fault, version_text
 
 VERSION = 1
 
@@ -550,6 +550,7 @@ AnyMessage = (
     | Alerts | Committed | Action | SnapshotRequest | Snapshot | Reply
 )  # fmt: skip
 
+_MOST = {"handles": MAX_HANDLE, "seq": 2**62, "first": MAX_FIRST, "device_ns": 2**62, "off": 2**MAX_SIGNALS - 1}
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 
@@ -576,57 +577,17 @@ def decode(frame: bytes | memoryview) -> AnyMessage:
         raise WireError("garbage", f"not msgpack: {error}") from None
     if message.v != VERSION:
         raise WireError("version", version_text(message.v, VERSION))
-    if isinstance(message, Waveform | Waves):
-        _check_samples(message)
-    elif isinstance(message, Packets):
-        _check_columns(message)
-    elif isinstance(message, Strip):
-        _check_strip(message)
-    elif isinstance(message, Alerts):
-        for item in message.events:
-            if isinstance(item, Strip):
-                _check_strip(item)
+    if text := _fault(message):
+        raise WireError("field", text)
     return message
 
 
-def _check_samples(packet: Waveform | Waves | Strip) -> None:
-    expected = 2 * len(packet.signals) * packet.n
-    if packet.data.nbytes != expected:
-        raise WireError(
-            "field",
-            f"data: {packet.data.nbytes} bytes, but {len(packet.signals)} signals x {packet.n} samples "
-            f"of int16 take {expected}; send signals in rows, little-endian",
-        )
-    if packet.first > MAX_FIRST:
-        raise WireError("field", f"first: {packet.first} is beyond any recording; count from the start of the epoch")
-
-
-def _check_strip(strip: Strip) -> None:
-    _check_samples(strip)
-    if len(strip.beats) != len(strip.labels):
-        raise WireError("field", f"labels: {len(strip.labels)} for {len(strip.beats)} beats; send one for each")
-
-
-def _check_columns(packets: Packets) -> None:
-    k = packets.handles.nbytes // 4
-    if not 1 <= k <= MAX_TOGETHER or packets.handles.nbytes != 4 * k:
-        raise WireError("field", f"handles: {packets.handles.nbytes} bytes; send 1 to {MAX_TOGETHER} int32")
-    sizes = {
-        "seq": 8 * k,
-        "first": 8 * k,
-        "device_ns": 8 * k,
-        "off": 4 * k,
-        "data": 2 * k * packets.n_signals * packets.n,
-    }
-    for name, size in sizes.items():
-        nbytes = getattr(packets, name).nbytes
-        if nbytes != size and not (name == "off" and nbytes == 0):
-            raise WireError("field", f"{name}: {nbytes} bytes, but {k} packets take {size}")
-    most = {"handles": MAX_HANDLE, "seq": 2**62, "first": MAX_FIRST, "device_ns": 2**62, "off": 2**MAX_SIGNALS - 1}
-    for name, highest in most.items():
-        column = packets.column(name)  # type: ignore[arg-type]
-        if column.min() < 0 or column.max() > highest:
-            raise WireError("field", f"{name}: {column.min()} to {column.max()}; send values from 0 to {highest}")
-    handles = packets.column("handles")
-    if (handles[1:] <= handles[:-1]).any():
-        raise WireError("field", "handles: not rising; send one packet of each bed, in the order of their handles")
+def _fault(message: AnyMessage) -> str:
+    """What the parts of a message say against one another; empty where they agree."""
+    if isinstance(message, Waveform | Waves | Strip):
+        return samples_fault(message, MAX_FIRST)
+    if isinstance(message, Packets):
+        return columns_fault(message, MAX_TOGETHER, _MOST)
+    if isinstance(message, Alerts):
+        return next(filter(None, (samples_fault(s, MAX_FIRST) for s in message.events if isinstance(s, Strip))), "")
+    return ""

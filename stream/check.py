@@ -30,25 +30,30 @@ def problems(settings: Settings, source_fault: Callable[[str], str]) -> list[str
 
 def taken(settings: Settings) -> list[str]:
     """Addresses that a role could not bind now: another program has them, or they are not of this machine."""
-    found = []
-    for setting, address in config.endpoints(settings).items():
-        kind, _, rest = address.partition("://")
-        if kind == "ipc":
-            folder = Path(rest).parent
-            if not os.access(folder, os.W_OK):
-                found.append(f"{setting}: {address}: the folder {folder} cannot be written to; give another path")
-            continue
-        host, _, port = rest.rpartition(":")
-        try:
-            # Not a ZeroMQ socket: its port would be free only some time after it was closed.
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("" if host == "*" else host, int(port)))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            mend = "stop what holds it, or set another port" if error.errno == errno.EADDRINUSE else "set another"
-            found.append(f"{setting}: {address} cannot be bound ({reason}); {mend}")
-    return found
+    faults = (fault_of(setting, address) for setting, address in config.endpoints(settings).items())
+    return [fault for fault in faults if fault]
+
+
+def fault_of(setting: str, address: str) -> str:
+    """Why an address could not be bound now, with the mend; empty where it could."""
+    kind, _, rest = address.partition("://")
+    if kind == "ipc":
+        folder = Path(rest).parent
+        if os.access(folder, os.W_OK):
+            return ""
+        return f"{setting}: {address}: the folder {folder} cannot be written to; give another path"
+    host, _, port = rest.rpartition(":")
+    host = host.strip("[]")
+    try:
+        # Not a ZeroMQ socket: its port would be free only some time after it was closed.
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("" if host == "*" else host, int(port)))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        mend = "stop what holds it, or set another port" if error.errno == errno.EADDRINUSE else "set another"
+        return f"{setting}: {address} cannot be bound ({reason}); {mend}"
+    return ""
 
 
 def _folders(settings: Settings) -> Iterator[str]:

@@ -86,6 +86,42 @@ class SupervisorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class ProducerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What plays recordings and simulated patients. `control`: where the producer that `run` starts takes orders to
+    make something happen to them; None for nowhere, as where that is taken."""
+
+    control: Endpoint | None = "tcp://127.0.0.1:5641"
+
+
+class UserSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who may use the dashboard, and for what: `viewer` looks, `operator` acknowledges, pauses and sets limits too,
+    `engineer` makes things happen in simulation too. `token`: the secret that tells who it is."""
+
+    token: Annotated[str, Meta(min_length=16, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+    role: Literal["viewer", "operator", "engineer"] = "viewer"
+
+
+class DashboardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The central station in the browser, served by the gateway. `users`: by name; without any, whoever reaches this
+    machine's own address is an engineer, and other machines are not let in. A port that is taken turns it off."""
+
+    enabled: bool = True
+    host: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 8080
+    users: dict[Key, UserSettings] = {}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+    @property
+    def url(self) -> str:
+        """Where the page is, from this machine."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+
 class BedSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One bed. `shard`: the name of its shard. `source`: what `produce` plays to it, None where a
     real source sends. `alarms`: overrides by code, over those of the ward."""
@@ -105,6 +141,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     worker: WorkerSettings = WorkerSettings()
     gateway: GatewaySettings = GatewaySettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    producer: ProducerSettings = ProducerSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     alarms: dict[str, dict[str, Any]] = {}
     bridges: dict[Key, AnySettings] = {}
     beds: dict[Name, BedSettings] = {}
@@ -158,7 +196,7 @@ def save(settings: Settings, path: str | os.PathLike[str]) -> None:
 
 
 def endpoints(settings: Settings) -> dict[str, str]:
-    """Every address that a role of this ward binds, by the key that sets it."""
+    """Every address that a role of this ward cannot do without, by the key that sets it."""
     bound = {f"shards.{name}.bind": shard.bind for name, shard in settings.shards.items()}
     bound |= {f"gateway.{key}": getattr(settings.gateway, key) for key in ("bind", "publish", "control")}
     return bound | {"worker.bind": settings.worker.bind, "supervisor.control": settings.supervisor.control}
@@ -268,10 +306,19 @@ def _link(values: dict[str, Any], problems: list[str]) -> None:
             )
     _check_alarms(values, problems)
     settings: Settings = msgspec.convert(values, Settings)
-    _refuse_twice("address", endpoints(settings), problems)
+    addresses = endpoints(settings)
+    if settings.producer.control is not None:
+        addresses["producer.control"] = settings.producer.control
+    _refuse_twice("address", addresses, problems)
+    own = settings.dashboard
+    if own.enabled and not own.is_local and not own.users:
+        problems.append(
+            f"dashboard.host = {_shown(own.host)}: other machines can reach that, and nobody is asked who it is; "
+            'write [dashboard.users.NAME] with token = "..." and role, or set 127.0.0.1'
+        )
     folders = {f"shards.{name}.state_dir": shard.state_dir for name, shard in settings.shards.items()}
     _refuse_twice("folder", folders, problems)
-    for key, address in endpoints(settings).items():
+    for key, address in addresses.items():
         port = address.rpartition(":")[2]
         if address.startswith("tcp://") and not 1 <= int(port) <= 65_535:
             problems.append(f"{key} = {_shown(address)}: port {port} is not one of 1 to 65535")

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import zmq
@@ -27,6 +28,9 @@ from stream.latency import Latency
 from stream.log import mark_ready
 from stream.process import Stop, bind, fresh_id
 from stream.wire import Action, AlertEvent, Alerts, Greeting, Strip, WireError
+
+if TYPE_CHECKING:
+    from stream.dashboard.server import Dashboard
 
 log = structlog.get_logger()
 
@@ -68,12 +72,28 @@ def serve(settings: Settings) -> int:
         gateway = Gateway(settings, journal, shards, publish, control, bridges=bridges)
         if bridges is not None:
             bridges.start()
+        dashboard = _dashboard(settings)
         mark_ready("gateway", journal=own.journal, alerts_standing=len(gateway.register.active))
         while not stop.asked:
             gateway.step()
+        if dashboard is not None:
+            dashboard.stop()
         if bridges is not None:
             bridges.stop()
     return 0
+
+
+def _dashboard(settings: Settings) -> "Dashboard | None":
+    """The dashboard in a thread of its own, which takes what is published as any subscriber does."""
+    if not settings.dashboard.enabled:
+        return None
+    try:
+        from stream.dashboard.server import Dashboard
+    except ImportError as error:
+        log.warning("dashboard_off", error=str(error), mend="pip install -e '.[dashboard]', or enabled = false")
+        return None
+    dashboard = Dashboard(settings)
+    return dashboard if dashboard.start() else None
 
 
 class Gateway:

@@ -1,12 +1,16 @@
 """A whole ward on this machine: its roles under a supervisor, what they publish on the screen, a summary at the end."""
 
+import importlib.util
 import itertools
+import os
 import sys
 import time
+import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 from rich.console import Console, RenderableType
 
 from stream import check, config, log
@@ -78,11 +82,15 @@ def serve(
         raise SettingsError(faults)
     state = Path(settings.supervisor.state_dir)
     state.mkdir(parents=True, exist_ok=True)
+    settings, words = _what_is_free(settings)
+    page = settings.dashboard.url if settings.dashboard.enabled else ""
     config.save(settings, state / "settings.json")
-    display = open_view(settings.ward.name, headless=headless)
+    display = open_view(f"{settings.ward.name}  {page}".rstrip(), headless=headless)
     quiet = {"debug": "debug", "info": "warning"}  # the view tells the usual course of things itself
     level = settings.supervisor.log_level
     log.configure("supervisor", level if headless else quiet.get(level, level), display.stream)
+    for word in words:
+        structlog.get_logger().warning("without", what=word)
     roles = _roles(settings, state / "settings.json", produce)
     echo = sys.stderr if headless else None
     with (
@@ -92,7 +100,7 @@ def serve(
         Supervisor(roles, state, control=settings.supervisor.control, echo=echo) as supervisor,
     ):
         ward = _Ward(supervisor, news, display, state / ACCOUNT)
-        ward.run(bool(produce), duration_s, lambda: stop.asked)
+        ward.run(bool(produce), duration_s, lambda: stop.asked, "" if headless else page)
     if supervisor.wrong_usage:
         raise SettingsError([supervisor.given_up])
     console = Console()
@@ -102,13 +110,39 @@ def serve(
     return 1 if supervisor.given_up or ward.fell_short else 0
 
 
+def _what_is_free(settings: Settings) -> tuple[Settings, list[str]]:
+    """The settings without what a ward can do without and whose address is taken, and what to say of that."""
+    replace, own, words = msgspec.structs.replace, settings.dashboard, []
+    if own.enabled:
+        fault = check.fault_of("dashboard.port", f"tcp://{own.host}:{own.port}")
+        if not importlib.util.find_spec("uvicorn"):
+            fault = "dashboard: uvicorn is not installed; pip install -e '.[dashboard]', or set enabled = false"
+        if fault:
+            words.append(f"no dashboard: {fault}")
+            settings = replace(settings, dashboard=replace(own, enabled=False))
+    control = settings.producer.control
+    fault = "" if control is None else check.fault_of("producer.control", control)
+    if fault:
+        words.append(f"no faults on demand: {fault}")
+        settings = replace(settings, producer=replace(settings.producer, control=None))
+    return settings, words
+
+
+def _open(page: str) -> None:
+    """Show the page to who sits here; over SSH and in a container nobody does."""
+    seen = sys.platform in {"darwin", "win32"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if seen and sys.stdout.isatty() and not os.environ.get("SSH_CONNECTION"):
+        webbrowser.open(page)
+
+
 def _roles(settings: Settings, path: Path, produce: Sequence[str]) -> list[Role]:
     given = ("--config", str(path))
     roles = [Role(name, (name, *given)) for name in ("worker", "gateway")]
     roles += [Role(f"shard.{name}", ("shard", name, *given)) for name in settings.shards]
     if produce:
         account = ("--account", str(path.with_name(ACCOUNT)))
-        roles.append(Role(PRODUCER, ("produce", *given, *account, *produce), once=True))
+        control = ("--control", settings.producer.control) if settings.producer.control else ()
+        roles.append(Role(PRODUCER, ("produce", *given, *account, *control, *produce), once=True))
     return roles
 
 
@@ -122,12 +156,14 @@ class _Ward:
         self._began = time.monotonic()
         self._settled = self._stopped = False
 
-    def run(self, produced: bool, duration_s: float | None, asked: Callable[[], bool]) -> None:
+    def run(self, produced: bool, duration_s: float | None, asked: Callable[[], bool], page: str = "") -> None:
         self._account.unlink(missing_ok=True)
         first = [name for name in self._supervisor.status() if name != PRODUCER]
         self._supervisor.start(*first)
         if not self._supervisor.wait_ready(first, READY_S, asked):
             return
+        if page:
+            _open(page)
         if produced:
             self._supervisor.start(PRODUCER)
             ready = self._supervisor.wait_ready([PRODUCER], READY_S, lambda: asked() or self._produced_all(True))

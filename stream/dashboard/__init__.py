@@ -1,0 +1,1 @@
+"""The central station in the browser: a subscriber of the gateway that serves a page. docs/dashboard.md."""

@@ -174,4 +174,5 @@ def test_the_docs_tell_every_key_and_its_default() -> None:
                 and default != ""
                 and name not in {"state_dir", "worker", "gateway"}
             ):
+                default = str(default).lower() if isinstance(default, bool) else default  # as TOML has it
                 assert f"`{default}`" in told[name], f"[{section}] {name}: default {default!r}"

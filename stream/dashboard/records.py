@@ -55,6 +55,20 @@ def limits(settings: Settings, bed: str) -> list[dict[str, Any]]:
     return rows + general
 
 
+def strip(settings: Settings, alert_id: str) -> dict[str, Any] | None:
+    """The strip of an alert that the journal keeps: `samples` are rows of int16, -32768 where there is none; None where
+    there is none, or none yet. Raises JournalError."""
+    with Journal(Path(settings.gateway.journal), read_only=True) as journal:
+        kept = journal.strip(alert_id)
+    if kept is None:
+        return None
+    return {
+        "bed": kept.bed, "first": kept.first, "decided": kept.decided.sample, "onset": kept.onset.sample,
+        "rate": kept.rate, "signals": kept.signals, "samples": kept.samples().tolist(),
+        "beats": kept.beats, "labels": kept.labels,
+    }  # fmt: skip
+
+
 def _limits(known: Any, now: dict[str, float]) -> list[dict[str, Any]]:
     def row(name: str, limit: Limit) -> dict[str, Any]:
         return {"name": name, "value": now[name], "default": limit.default, "low": limit.low, "high": limit.high,

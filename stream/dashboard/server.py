@@ -142,8 +142,9 @@ def application(settings: Settings) -> ASGIApp:
     async def trend(request: Request) -> Response:
         return _json(feed.ward.trend(request.path_params["bed"]))
 
-    async def strip(request: Request) -> Response:
-        found = feed.strips.get(request.path_params["alert_id"])
+    def strip(request: Request) -> Response:
+        alert_id = request.path_params["alert_id"]
+        found = records.strip(settings, alert_id) or feed.strips.get(alert_id)
         return _json(found) if found else PlainTextResponse("No strip of this alert is kept.\n", 404)
 
     async def live(websocket: WebSocket) -> None:

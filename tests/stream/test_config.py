@@ -158,7 +158,8 @@ def test_the_docs_tell_every_key_and_its_default() -> None:
     sections = {
         "ward": config.WardSettings, "shards.NAME": config.ShardSettings, "worker": config.WorkerSettings,
         "gateway": config.GatewaySettings, "supervisor": config.SupervisorSettings, "producer": config.ProducerSettings,
-        "dashboard": config.DashboardSettings, "dashboard.users.NAME": config.UserSettings, "beds.NAME": config.BedSettings,
+        "dashboard": config.DashboardSettings, "dashboard.users.NAME": config.UserSettings,
+        "beds.NAME": config.BedSettings,
     }  # fmt: skip
     for section, kind in sections.items():
         _, heading, rest = text.partition(f"## `[{section}]`")

@@ -41,6 +41,11 @@ export function strip(canvas, about) {
     context.font = `${12 * dpr}px system-ui, sans-serif`;
     context.fillText(name, 4 * dpr, lane * at + 14 * dpr);
   });
+  context.textAlign = "center";
+  (about.beats ?? []).forEach((sample, i) => {
+    context.fillStyle = about.labels[i] === "V" ? "#ff9d5c" : "#b8c7d4";
+    context.fillText(about.labels[i] ?? "", (sample - about.first) * step, canvas.height - 4 * dpr);
+  });
   const x = (about.decided - about.first) * step;
   context.strokeStyle = "#ffd54a";
   context.setLineDash([4 * dpr, 4 * dpr]);

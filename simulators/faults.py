@@ -53,6 +53,10 @@ class FaultyFeed:
         self._laid.append(_Laid(first, end, rows, kind == "lead_off", patient))
         return end
 
+    def at_hand(self, first: int) -> int:
+        """See `Feed`."""
+        return self._feed.at_hand(first)
+
     def read(self, first: int, n: int) -> npt.NDArray[np.int16]:
         """See `Feed`."""
         samples = self._feed.read(first, n)

@@ -27,6 +27,9 @@ class Feed(Protocol):
     def read(self, first: int, n: int) -> npt.NDArray[np.int16]:
         """Samples first <= s < first + n, int16 (signals, n). Raises DatasetError where they cannot be decoded."""
 
+    def at_hand(self, first: int) -> int:
+        """How many samples from `first` on are best read at once."""
+
     def off_spans(self, first: int, n: int) -> list[tuple[int, int, int]]:
         """(start, end, signal bits) of signals that are off the patient, in order."""
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
 
 _COLUMNS = 3  # epochs begun, samples of the newest epoch, samples of all epochs
 
@@ -43,6 +46,11 @@ class Ledger:
         """Bed `index` has handed over so much."""
         at = _COLUMNS * index
         self._rows[at], self._rows[at + 1], self._rows[at + 2] = n_epochs, n_newest, n_samples
+
+    def write_all(self, indices: Ints, n_epochs: Ints, n_newest: Ints, n_samples: Ints) -> None:
+        """The same of many beds."""
+        table = np.frombuffer(self._rows, np.int64).reshape(-1, _COLUMNS)
+        table[indices] = np.stack([n_epochs, n_newest, n_samples], axis=1)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -42,44 +42,44 @@ class Play:
         self.n_epochs = self.n_packets = self.n_samples = self.n_notes = 0
         self._offset_s = phase_s
         self._to_come = _feeds(bed, index)
-        self._replay = self._opened()
+        self.replay = self._opened()
 
     @property
     def epoch(self) -> str:
         """The epoch that it is in."""
-        return self._replay.epoch
+        return self.replay.epoch
 
     @property
     def sent(self) -> int:
         """Samples of this epoch that have been sent."""
-        return self._replay.sent
+        return self.replay.sent
 
     @property
     def due_s(self) -> float:
         """When its next packet is due, in seconds of stream since the producer's start."""
-        return self._offset_s + self._replay.due_s
+        return self._offset_s + self.replay.due_s
 
     def warm(self) -> None:
         """Have the first samples at hand."""
         try:
-            self._replay.peek()
+            self.replay.peek()
         except DatasetError:
             return  # it is told when they are to be sent
 
     def lay(self, fault: Fault) -> tuple[str, str, int, int]:
         """Lay a fault over the signal from the next packet on; returns bed, epoch, first sample and the one after the
         last. Raises ValueError for what cannot be laid."""
-        first, end = self._replay.lay(fault)
+        first, end = self.replay.lay(fault)
         return self.bed.name, self.epoch, first, end
 
     def next(self, device_ns: int, sent_ns: int) -> list[Waveform | Truth | End]:
         """Its next packets, and the end of the epoch with the last of them."""
         packets: list[Waveform | Truth | End] = []
         try:
-            packets += self._replay.packets(device_ns, sent_ns)
+            packets += self.replay.packets(device_ns, sent_ns)
         except DatasetError as error:
             self._unreadable(error)
-            self._replay.n_samples = self.sent
+            self.replay.n_samples = self.sent
             if self._loop:
                 self._to_come.pop()
         for packet in packets:
@@ -88,18 +88,29 @@ class Play:
                 self.n_samples += packet.n
             elif isinstance(packet, Truth):
                 self.n_notes += len(packet.samples)
-        if self._replay.over:
+        if self.replay.over:
             packets.append(End(bed=self.bed.name, epoch=self.epoch, n_samples=self.sent))
         return packets
 
+    def went(self, n_packets: int) -> list[Truth]:
+        """So many packets of the replay's stretch were sent: what annotations there were."""
+        before = self.replay.sent
+        truth = self.replay.went(n_packets)
+        self.n_packets += n_packets
+        self.n_samples += self.replay.sent - before
+        if truth is None:
+            return []
+        self.n_notes += len(truth.samples)
+        return [truth]
+
     def goes_on(self) -> bool:
         """Whether there is more to send; at the end of an epoch, the next is begun where there is one."""
-        if not self._replay.over:
+        if not self.replay.over:
             return True
         ended_s = self.due_s
         while self._to_come:
             try:
-                self._replay = self._opened()
+                self.replay = self._opened()
             except ValueError as error:
                 self._unreadable(error)
                 continue

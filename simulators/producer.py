@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 import zmq
 
+from simulators.choir import FEWEST, Choir, Key, key_of
 from simulators.control import OF_BEDS, OF_LINKS, Control, Fault, Finish, Question, Told
 from simulators.faults import UnsteadyClock
 from simulators.ledger import Ledger
@@ -30,6 +31,7 @@ from stream.wire import End, Truth, Waveform
 
 SECOND = 1_000_000_000
 _TOGETHER_S = 1e-6  # what is due within this goes out together
+_FIRST_S = 1e-7  # a choir goes before the plays that are due with it, so that they can join it
 _LEAD_IN_S = 0.2  # before the first packet, for sockets to connect
 _MAX_WAIT_S = 0.25  # in one poll: how soon a signal is seen
 _SLOT_MS = 5.0  # of spread phases: beds of one slot send at the same time
@@ -145,7 +147,12 @@ class Producer:
     @property
     def samples(self) -> dict[str, int]:
         """Samples sent so far per bed, all epochs together."""
+        self._settle()
         return {play.bed.name: play.n_samples for play in self._plays}
+
+    def _settle(self) -> None:
+        for lane in self._lanes:
+            lane.settle()
 
     def _wait(self, pacer: Pacer) -> None:
         """Wait until something is due or comes in."""
@@ -172,6 +179,8 @@ class Producer:
                 play = next((play for play in self._plays if play.bed.name == question.bed), None)
                 if play is None:
                     raise ValueError(f"bed: {question.bed!r} is not one of this producer's {len(self._plays)}")
+                for lane in self._lanes:
+                    lane.alone(play)
                 where = (play.lay(question),)
             elif question.kind in OF_LINKS:
                 given = {question.kind: question.share, "jitter": question.ms / 1000}
@@ -190,6 +199,7 @@ class Producer:
             log.warning("fault", **{name: getattr(question, name) for name in ("kind", "bed", "for_s")}, simulated=True)
         elif isinstance(question, Finish):
             self._finishing = True
+        self._settle()
         late, link = self._pacer.lateness(), Counter[str]()
         for lane in self._lanes:
             link.update(lane.link.counts)
@@ -215,6 +225,7 @@ class Producer:
         return sum(lane.source.pending() for lane in self._lanes)
 
     def _summary(self, pacer: Pacer, unconfirmed: int) -> None:
+        self._settle()
         late = pacer.lateness()
         counts = [count for lane in self._lanes for count in lane.source.counts().values()]
         refused = {cause: n for lane in self._lanes for cause, (n, _) in lane.source.refused.items()}
@@ -242,8 +253,11 @@ class _Lane:
     def __init__(self, source: Source, link: Link, connect: str, plays: list[Play]) -> None:
         self.source, self.link, self.clear = source, link, True
         self._connect = connect
-        self._heap = [(play.due_s, order, play) for order, play in enumerate(plays)]
+        self._heap: list[tuple[float, int, Play | Choir]] = [(p.due_s, order, p) for order, p in enumerate(plays)]
         heapq.heapify(self._heap)
+        self._order = {play: order for _, order, play in self._heap}
+        self._choirs: dict[Key, Choir] = {}
+        self._together = source.speed == 1 and len(plays) >= FEWEST
         self._blocked_ns: int | None = None
         self._refused, self._told_ns = 0, -(1 << 62)
 
@@ -258,8 +272,31 @@ class _Lane:
         return self._heap[0][0] if self._heap else 0.0
 
     def open(self) -> list[Play]:
-        """The beds that have not come to their end."""
-        return [play for _, _, play in self._heap]
+        """The beds that have not come to their end, each by itself from here on."""
+        for choir in self._choirs.values():
+            plays, truths = choir.disband()
+            self._keep(truths)
+            self._heap += [(play.due_s, self._order[play], play) for play in plays]
+        self._choirs.clear()
+        self._heap = [entry for entry in self._heap if isinstance(entry[2], Play)]
+        heapq.heapify(self._heap)
+        return [play for _, _, play in self._heap if isinstance(play, Play)]
+
+    def alone(self, play: Play) -> None:
+        """A play sends its next packets by itself."""
+        for choir in self._choirs.values():
+            if play in choir.plays:
+                self._keep(choir.leave(play))
+                heapq.heappush(self._heap, (play.due_s, self._order[play], play))
+
+    def settle(self) -> None:
+        """Bring the accounts of plays up to date."""
+        for choir in self._choirs.values():
+            self._keep(choir.settle())
+
+    def _keep(self, truths: list[Truth]) -> None:
+        if truths:
+            self.clear &= self.source.send(truths, 0.0)
 
     def turn(
         self, pacer: Pacer, mono_ns: Callable[[], int], clock_ns: Callable[[], int], ledger: Ledger | None
@@ -276,19 +313,52 @@ class _Lane:
         late_ns = now - pacer.due_ns(due_s) if pacer.speed else 0
         packets: list[Waveform | Truth | End] = []
         while self._heap and self._heap[0][0] <= due_s + _TOGETHER_S:
-            _, order, play = self._heap[0]
-            packets += play.next(utc_ns - late_ns, utc_ns)
+            _, order, item = self._heap[0]
+            if isinstance(item, Choir):
+                packets += self._sing(item, order, utc_ns - late_ns, utc_ns, ledger)
+                continue
+            packets += item.next(utc_ns - late_ns, utc_ns)
             if ledger is not None:
-                ledger.write(play.index, play.n_epochs, play.sent, play.n_samples)
-            if play.goes_on():
-                heapq.heapreplace(self._heap, (play.due_s, order, play))
-            else:
+                ledger.write(item.index, item.n_epochs, item.sent, item.n_samples)
+            if not item.goes_on() or (self._together and self._joined(item)):
                 heapq.heappop(self._heap)
+            else:
+                heapq.heapreplace(self._heap, (item.due_s, order, item))
         self.clear = self.source.send(packets, 0.0)
         said = pacer.sent(due_s, mono_ns())
         if said is not None:
             level = log.warning if said == "behind" else log.info
             level(f"producer_{said}", late_ms=round(pacer.lateness().last_s * 1000, 1), simulated=True)
+
+    def _sing(self, choir: Choir, order: int, device_ns: int, sent_ns: int, ledger: Ledger | None) -> list[Truth]:
+        """Send a packet of each of a choir's plays."""
+        if not choir.plays:
+            heapq.heappop(self._heap)
+            del self._choirs[choir.key]
+            return []
+        tick = choir.tick(ledger)
+        self.source.send_together(tick.handles, tick.seq, tick.first, tick.data, device_ns, sent_ns)
+        gone, truths = choir.turn()
+        heapq.heapreplace(self._heap, (choir.due_s - _FIRST_S, order, choir))
+        for play in gone:
+            heapq.heappush(self._heap, (play.due_s, self._order[play], play))
+        return truths
+
+    def _joined(self, play: Play) -> bool:
+        """Whether a play sings with others from its next packet on."""
+        handle, key = self.source.handle(play.bed.name, play.epoch), key_of(play)
+        if not handle or key is None:
+            return False
+        choir = self._choirs.get(key)
+        if choir is None or not choir.plays:
+            choir = choir or Choir(key, play.due_s)
+            choir.due_s = play.due_s
+        if abs(choir.due_s - play.due_s) > _TOGETHER_S or not choir.join(play, handle):
+            return False
+        if key not in self._choirs:
+            self._choirs[key] = choir
+            heapq.heappush(self._heap, (choir.due_s - _FIRST_S, -1 - len(self._choirs), choir))
+        return True
 
     def tell_refused(self, now_ns: int) -> None:
         """Log what the shard refused, once in 5 s."""

@@ -52,6 +52,10 @@ class RecordFeed:
         whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
         return whole[:, first - low * size : first - low * size + n]
 
+    def at_hand(self, first: int) -> int:
+        """See `Feed`."""
+        return round(_BLOCK_S * self.fs) - first % round(_BLOCK_S * self.fs)
+
     def off_spans(self, first: int, n: int) -> list[tuple[int, int, int]]:
         """None: a file does not say when a lead was off."""
         return []
@@ -90,6 +94,10 @@ class PatientFeed:
         """See `Feed`."""
         self._draw(first, n)
         return self._block[:, first - self._first : first - self._first + n]
+
+    def at_hand(self, first: int) -> int:
+        """See `Feed`."""
+        return self._end - first if self._first <= first < self._end else self._size
 
     def off_spans(self, first: int, n: int) -> list[tuple[int, int, int]]:
         """See `Feed`."""
@@ -166,6 +174,39 @@ class BedReplay:
     def peek(self) -> None:
         """Have the feed prepare the first samples. Raises DatasetError where it cannot."""
         self.feed.read(self._start, 1)
+
+    @property
+    def even(self) -> bool:
+        """Whether packets are all of one length, and the next begins where one should."""
+        n = self.packet_s * self.feed.fs
+        return self.sent > 0 and abs(n - round(n)) < 1e-6 and self.sent == self._k * round(n)
+
+    def stretch(self) -> npt.NDArray[np.int16] | None:
+        """Samples of the next packets (signals, a multiple of a packet), a few seconds of them, up to where a lead is
+        off or to the end. None where that is not one packet, or it cannot be read."""
+        n = round(self.packet_s * self.feed.fs)
+        first = self._start + self.sent
+        length = max(n, self.feed.at_hand(first))
+        if self.n_samples is not None:
+            length = min(length, self.n_samples - self.sent - 1)
+        if length < n:
+            return None
+        try:
+            samples = self.feed.read(first, length)
+        except DatasetError:
+            return None
+        off = self.feed.off_spans(first, length)
+        length = (off[0][0] - first if off else length) // n * n
+        return samples[:, :length] if length > 0 else None
+
+    def went(self, n_packets: int) -> Truth | None:
+        """So many packets of the stretch were sent; the reference annotations of their samples."""
+        n = n_packets * round(self.packet_s * self.feed.fs)
+        truth = self._truth(self.sent, self.sent + n) if n else None
+        self._k += n_packets
+        self.seq += n_packets
+        self.sent += n
+        return truth
 
     def packets(self, device_ns: int, sent_ns: int) -> Iterator[Waveform | Truth]:
         """The next packet, with the reference annotations of its samples; several packets where a lead comes off or on

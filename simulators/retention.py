@@ -38,6 +38,19 @@ class Retention:
         self.n_bytes += len(entry.frame) + OVERHEAD_BYTES
         self.tail_ns = TAIL_NS
 
+    def merge(self, found: list[Entry], order: dict[str, int], durable: dict[str, int]) -> None:
+        """Put entries that were sent in their place. `order`: of epochs; `durable`: samples of each that are."""
+        unsent = len(self.entries) - self.cursor
+        safe = {id(entry) for entry in self.entries[: self.durable]}
+        rank: dict[type, int] = {Waveform: 0, Lost: 0, Truth: 1, End: 2}
+        self.entries = sorted(
+            [*self.entries, *found], key=lambda entry: (order.get(entry.epoch, 0), entry.end, rank[entry.kind])
+        )
+        self.n_bytes += sum(len(entry.frame) + OVERHEAD_BYTES for entry in found)
+        self.cursor = len(self.entries) - unsent
+        known = (id(e) in safe or (e.kind is Waveform and e.end <= durable.get(e.epoch, 0)) for e in self.entries)
+        self.durable = next((i for i, is_safe in enumerate(known) if not is_safe), len(self.entries))
+
     def safe(self, epoch: str, sample: int) -> None:
         """All of earlier epochs, and this one up to `sample`, is durable."""
         seen = False

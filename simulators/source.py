@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import zmq
 
+from simulators.frames import Frames, Ints
 from simulators.retention import OVERHEAD_BYTES, Entry, Retention
 from stream.wire import (
     Ack,
@@ -26,6 +29,7 @@ from stream.wire import (
     End,
     Hello,
     Lost,
+    Packets,
     Probe,
     ProbeReply,
     Refused,
@@ -77,6 +81,7 @@ class Source:
         self._beds: dict[str, Retention] = {}
         self._behind: dict[str, Retention] = {}
         self._epochs: dict[str, tuple[str, int]] = {}  # of each bed the newest epoch, and its number
+        self._frames = Frames(retain_s, retain_bytes)
         self._control: list[bytes] = []
         self._sent = 0
         self._credit = 0
@@ -111,6 +116,40 @@ class Source:
             self.poll(min(0.02, left / SECOND))
         return True
 
+    def handle(self, bed: str, epoch: str) -> int:
+        """The number under which `send_together` knows the epoch of a bed; 0 before its first packet was sent."""
+        return self._frames.handle(bed, epoch)
+
+    def send_together(
+        self, handles: Ints, seq: Ints, first: Ints, data: npt.NDArray[np.int16], device_ns: int, sent_ns: int
+    ) -> None:
+        """Send the next packet of many beds of a live source, of one length: `handles` (k,) rising, `seq` and `first`
+        (k,), data (k, signals, n). It is as if each were sent by `send`, at less cost."""
+        mono = self._mono_ns()
+        ready = self._frames.told(handles) if self._may_send(len(handles)) else np.zeros(len(handles), np.bool_)
+        for name in self._behind:
+            ready &= ~np.isin(handles, self._frames.handles_of(name))
+        packets = Packets(
+            n=data.shape[2],
+            n_signals=data.shape[1],
+            handles=_column(handles[ready], "<i4"),
+            seq=_column(seq[ready], "<i8"),
+            first=_column(first[ready], "<i8"),
+            device_ns=_column(np.full(int(ready.sum()), device_ns), "<i8"),
+            data=_column(data[ready], "<i2"),
+            sent_ns=sent_ns,
+        )
+        if ready.any() and self._out([encode(packets)]):
+            self._sent += int(ready.sum())
+            self._frames.keep(packets, mono)
+        else:
+            ready[:] = False
+        for i in np.flatnonzero(~ready).tolist():
+            whole = self._frames.packet(int(handles[i]), int(seq[i]), int(first[i]), data[i], device_ns, sent_ns)
+            self._put(whole, encode(whole), mono)
+        if not ready.all():
+            self._pump()
+
     def poll(self, timeout_s: float = 0.0) -> None:
         """Hear what the shard says, waiting up to `timeout_s` for it, and do it."""
         if self._socket.poll(round(timeout_s * 1000)):
@@ -126,11 +165,14 @@ class Source:
 
     def pending(self) -> int:
         """Packets that are not out, or not known to be on the shard's disk."""
-        return sum(len(bed.entries) - min(bed.durable, bed.cursor) for bed in self._beds.values())
+        alone = sum(len(bed.entries) - min(bed.durable, bed.cursor) for bed in self._beds.values())
+        return alone + self._frames.pending()
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Per bed: `packets` and `samples` taken over, packets `sent` and `resent`, samples `lost` (given
         up and told), packets `retained`."""
+        for bed in self._beds.values():
+            self._frames.account(bed)
         return {
             bed.name: {
                 "packets": bed.n_packets, "samples": bed.n_samples, "sent": bed.n_sent, "resent": bed.n_resent,
@@ -150,6 +192,7 @@ class Source:
         bed = self._beds.get(packet.bed)
         if bed is None:
             bed = self._beds[packet.bed] = Retention(packet.bed)
+        self._frames.account(bed)
         if isinstance(packet, Waveform):
             first, end = packet.first, packet.first + packet.n
             bed.end = end
@@ -169,7 +212,8 @@ class Source:
         if packet.epoch != epoch:
             number += 1
             self._epochs[packet.bed] = (packet.epoch, number)
-        return msgspec.structs.replace(packet, sent_ns=packet.sent_ns or now_ns, epoch_n=number)
+        stamped = msgspec.structs.replace(packet, sent_ns=packet.sent_ns or now_ns, epoch_n=number)
+        return self._frames.declared(stamped) if self.speed == 1 else stamped
 
     def _pump(self) -> None:
         """Send what is to be sent for as long as there is credit and the socket takes it."""
@@ -220,6 +264,10 @@ class Source:
                 bed.n_resent += entry.sent
             entry.sent = True
 
+    def _may_send(self, n: int) -> bool:
+        """Whether so many packets may go out now, by credit and after all that waits."""
+        return self.speed == 1 and not self._away and not self._control and self._credit - self._sent >= n
+
     def _out(self, frames: list[bytes]) -> bool:
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
@@ -244,6 +292,8 @@ class Source:
             self._control.append(encode(ProbeReply(id=message.id, received_ns=received, sent_ns=self._clock_ns())))
         elif isinstance(message, Refused):
             self._count(message.cause, message.text)
+            if message.cause == "handle":
+                self._frames.untold()
             if message.cause == "hello":
                 self._hello_ns = self._mono_ns() - HELLO_EVERY_NS
 
@@ -254,20 +304,26 @@ class Source:
         if ack.session != self.session:
             return
         self._credit = ack.credit
+        mono = self._mono_ns()
         share = self._share()
         for name, epoch, sample in ack.durable:
             bed = self._beds.get(name)
             if bed is not None:
+                self._frames.safe(name, epoch, sample)
                 bed.safe(epoch, sample)
                 bed.trim(self._retain_s, share)
         if ack.shard != self._shard:
             if self._shard:  # it has restarted: what was not durable may be lost
+                self._frames.untold()
                 for bed in self._beds.values():
+                    self._frames.give_back(bed, mono)
                     self._go_back(bed, bed.durable)
             self._shard = ack.shard
 
     def _resend(self, wanted: Resend) -> None:
         bed = self._beds.get(wanted.bed)
+        if bed is not None:
+            self._frames.give_back(bed, self._mono_ns())
         at = bed.find(wanted.epoch, wanted.first) if bed is not None else None
         if bed is None or at is None:
             self._tell_lost(wanted, 0, "unknown")
@@ -308,10 +364,12 @@ class Source:
         if mono - self._kept_ns < SECOND // 2:
             return
         self._kept_ns = mono
+        self._frames.trim(mono)
         share = self._share()
         for bed in self._beds.values():
             if self.speed == 1:
                 self._give_up(bed, mono, share)
+            self._frames.account(bed)
             if bed.cursor == len(bed.entries) and bed.durable < bed.cursor and mono - bed.sent_ns >= bed.tail_ns:
                 bed.tail_ns = min(2 * bed.tail_ns, MAX_TAIL_NS)
                 last = next((i for i in range(bed.cursor - 1, -1, -1) if bed.entries[i].kind is Waveform), 0)
@@ -334,6 +392,10 @@ class Source:
                 excess -= len(entry.frame) + OVERHEAD_BYTES
                 n += 1
             bed.give_up(n, mono_ns, "no room")
+
+
+def _column(values: npt.NDArray[Any], dtype: str) -> memoryview:
+    return memoryview(values.astype(dtype).tobytes())
 
 
 def dealer(identity: str, context: "zmq.Context[Any] | None" = None) -> "zmq.Socket[bytes]":

@@ -9,7 +9,7 @@ import zmq
 
 from simulators.link import Spoiler
 from simulators.source import Source
-from stream.transport.ingest import Chunk, Ended, Event, Gap, Ingest, NewEpoch
+from stream.transport.ingest import Block, Chunk, Ended, Event, Gap, Ingest, NewEpoch
 from stream.wire import End, Signal, Waveform, encode
 
 RATE = 250.0
@@ -113,7 +113,8 @@ class Ward:
         frames, self.network.up = self.network.up, []
         if frames:
             self.ingest.receive(b"source-1", frames, self.clock.utc_ns(), self.clock.mono_ns())
-        self.events += self.ingest.take()
+        for event in self.ingest.take():
+            self.events += event.chunks() if isinstance(event, Block) else [event]
         replies = self.ingest.replies(self.clock.utc_ns(), self.clock.mono_ns())
         if self.network.peer:
             self.network.down += self.network.spoil([encode(message) for _, message in replies])

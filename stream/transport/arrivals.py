@@ -1,5 +1,6 @@
 """What a shard is given of a bed, in order: the start of an epoch, runs of samples, gaps, its end."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +95,10 @@ class Block(NamedTuple):
             self.beds[i], epoch, signals, rate, int(self.first[i]), self.samples[i], int(self.off[i]),
             int(self.device_ns[i]), self.received_ns, self.sent_ns,
         )  # fmt: skip
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The runs of all of them, one by one."""
+        return map(self.chunk, range(len(self.beds)))
 
     def packet(self, i: int, seq: int = 0) -> Waveform:
         """The packet of one of them."""

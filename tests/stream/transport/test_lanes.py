@@ -49,7 +49,7 @@ class Bench:
     def take(self, hold: Sequence[str] = ()) -> list[Event]:
         taken = self.ingest.take(hold)
         for event in taken:
-            self.events += [event.chunk(i) for i in range(len(event.beds))] if isinstance(event, Block) else [event]
+            self.events += event.chunks() if isinstance(event, Block) else [event]
         return taken
 
     def replies(self, after_s: float = 0.0) -> list[AnyMessage]:

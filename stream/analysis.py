@@ -4,6 +4,7 @@
                                ├──▶ Quality ▶ which two leads the model sees
                                ├──▶ VfIndex
                                └──▶ ModelRate ▶ 125 Hz ring ▶ Templates, hops
+    PLETH, ABP ▶ Resampler ▶ 250 Hz ▶ PulseDetector ▶ pulse beats
 
 A chunk goes through every stage before the next one; each result carries the tick it was decided at.
 """
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.periods import Beats, PeriodDetector
+from model.pulse import NO_PULSES, SIGNALS, PulseDetector, Pulses
 from model.quality import Quality, QualityReport
 from model.resample import ModelRate, Resampler
 from model.segments import (
@@ -48,6 +50,7 @@ class Findings(NamedTuple):
     beats: Beats
     quality: QualityReport
     vf: VfReport
+    pulses: Pulses
     complete: CompleteBeats
     wave: Floats
     features: Floats
@@ -69,6 +72,8 @@ class Analysis:
         self._detector = PeriodDetector(n_rows, n_leads)
         self._quality = Quality(n_rows, n_leads)
         self._vf = VfIndex(n_rows, n_leads)
+        self._pulse_resampler = Resampler(n_rows, len(SIGNALS))
+        self._pulse = PulseDetector(n_rows)
         self._model_rate = ModelRate(n_rows, n_leads)
         self._ring = Rings(n_rows, n_leads, RING_SAMPLES)
         self._cutter = BeatCutter(n_rows, SIGNAL_DELAY)
@@ -81,6 +86,7 @@ class Analysis:
     def start(self, row: int, fs: float) -> None:
         """A new epoch of the bed in `row`, at `fs` Hz. Raises ValueError for a rate outside 50..2000 Hz."""
         self.resampler.configure(row, fs)
+        self._pulse_resampler.configure(row, fs)
         rows = np.array([row])
         self.reset(rows, np.zeros(1, np.int64))
         self._templates.reset(rows)
@@ -90,11 +96,13 @@ class Analysis:
         """The signal of `rows` (k,) goes on at sample `first_sample` (k,) of the source after a gap."""
         self._lead_quality[rows] = self._quality_at(rows, self.head[rows])[:, None]
         self.resampler.reset(rows, first_sample)
+        self._pulse_resampler.reset(rows, first_sample)
         first = self.resampler.next_tick(rows)
         self.head[rows] = first
         self._detector.reset(rows, first)
         self._quality.reset(rows, first)
         self._vf.reset(rows, first)
+        self._pulse.reset(rows, first)
         self._model_rate.reset(rows, first)
         for row, sample in zip(rows.tolist(), ((first + 1) // 2).tolist(), strict=True):
             self._ring.skip_to(row, sample)
@@ -103,12 +111,19 @@ class Analysis:
         self._vf_index[rows] = 0.0
         self._last_beats[rows] = -(2**62)
 
-    def push(self, rows: Ints, x: Floats, n: Ints) -> Findings:
+    def push(
+        self, rows: Ints, x: Floats, n: Ints, pulsing: npt.NDArray[np.bool_] | None = None, pulse: Floats | None = None
+    ) -> Findings:
         """The next samples of `rows` (k,): x (k, n_leads, n_max) float32 mV at each row's own rate, NaN missing,
-        of which n (k,) are valid; no more than MAX_CHUNK_S of signal."""
+        of which n (k,) are valid; no more than MAX_CHUNK_S of signal. `pulse`: of the j rows that are `pulsing` (k,),
+        which do so from their start on or never, PLETH and ABP (j, len(SIGNALS), n_max) in any unit, NaN missing."""
         y, m, _ = self.resampler.push(rows, x, n)
         beats = self._detector.push(rows, y, m)
-        return self._find(rows, y, m, beats, self._model_rate.push(rows, y, m))
+        pulses = NO_PULSES
+        if pulsing is not None and pulse is not None:
+            p, j, _ = self._pulse_resampler.push(rows[pulsing], pulse, n[pulsing])
+            pulses = self._pulse.push(rows[pulsing], p, j)
+        return self._find(rows, y, m, beats, self._model_rate.push(rows, y, m), pulses)
 
     def flush(self, rows: Ints) -> Findings:
         """What is pending at the end of the signal of `rows` (k,). A `reset` or `start` must follow."""
@@ -117,10 +132,17 @@ class Analysis:
         z, j, _ = self._model_rate.push(rows, y, m)
         rest, k, _ = self._model_rate.flush(rows)
         self._ring.push(rows, z, j)
-        return self._find(rows, y, m, beats, (rest, k, k), ended=True)
+        return self._find(rows, y, m, beats, (rest, k, k), NO_PULSES, ended=True)
 
     def _find(
-        self, rows: Ints, y: Floats, m: Ints, beats: Beats, modelled: tuple[Floats, Ints, Ints], ended: bool = False
+        self,
+        rows: Ints,
+        y: Floats,
+        m: Ints,
+        beats: Beats,
+        modelled: tuple[Floats, Ints, Ints],
+        pulses: Pulses,
+        ended: bool = False,
     ) -> Findings:
         self.head[rows] += m
         quality = self._quality.push(rows, y, m)
@@ -147,7 +169,7 @@ class Analysis:
         hop_wave, hop_mask = cut_hops(self._ring.x, hops.row, lead, hop_start(hops.end) % RING_SAMPLES)
         urgent = self._urgent(hops.row)
         return Findings(
-            beats, quality, vf, complete, wave, features, hops.row, hops.end, ready, hop_wave, hop_mask, urgent
+            beats, quality, vf, pulses, complete, wave, features, hops.row, hops.end, ready, hop_wave, hop_mask, urgent
         )
 
     def _quality_at(self, rows: Ints, ticks: Ints) -> Floats:
@@ -179,7 +201,10 @@ class Analysis:
         self._ring.put_back(state["ring"], state["ring_head"])
 
 
-_STAGES = ("resampler", "_detector", "_quality", "_vf", "_model_rate", "_cutter", "_templates", "_hops")
+_STAGES = (
+    "resampler", "_detector", "_quality", "_vf", "_pulse_resampler", "_pulse", "_model_rate", "_cutter", "_templates",
+    "_hops",
+)  # fmt: skip
 _ARRAYS = ("head", "_lead_quality", "_vf_index", "_last_beats")
 
 

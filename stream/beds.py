@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from model.pulse import SIGNALS
 from stream import wire
 from stream.alarms.bed import BedAlarms
 from stream.analysis import TICKS_PER_S
@@ -23,7 +24,7 @@ KEPT = (
 
 @dataclass(slots=True)
 class Bed:
-    """One bed. `leads`: which signals are analysed; `live`: at the speed of life, not a faster replay; `ended`: the
+    """One bed. `leads`: which signals are analysed, `pulses`: those of model.pulse.SIGNALS, -1 where it has none; `live`: at the speed of life, not a faster replay; `ended`: the
     epoch is over; `closed`: and so are its alarms."""
 
     row: int
@@ -34,6 +35,7 @@ class Bed:
     live: bool = True
     signals: tuple[wire.Signal, ...] = ()
     leads: tuple[int, ...] = ()
+    pulses: tuple[int, ...] = (-1,) * len(SIGNALS)
     ended: bool = False
     closed: bool = False
     technical: set[str] = field(default_factory=set)
@@ -44,9 +46,16 @@ class Bed:
     n_windows: int = 0
 
     def signals_are(self, signals: tuple[wire.Signal, ...], n_leads: int) -> None:
-        """Take the first `n_leads` ECG signals as the leads to analyse."""
+        """Take the first `n_leads` ECG signals as the leads to analyse, and the first signal of each kind of pulse."""
         self.signals = signals
         self.leads = tuple(i for i, signal in enumerate(signals) if signal.kind == "ecg")[:n_leads]
+        kinds = [signal.kind for signal in signals]
+        self.pulses = tuple(kinds.index(kind) if kind in kinds else -1 for kind in SIGNALS)
+
+    @property
+    def pulsing(self) -> bool:
+        """Whether there is a signal of the pulse."""
+        return max(self.pulses) >= 0
 
     def moment(self, tick: int) -> wire.Moment:
         """A tick in the source's own samples."""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from model.pulse import SIGNALS
 from stream import wire
 from stream.alarms.bed import BedAlarms
 from stream.alarms.book import NEVER
@@ -73,6 +74,7 @@ class Shard:
         self._profile_of, self._now_ns = profile_of, now_ns
         self._analysis = Analysis(capacity, n_leads)
         self._leads = Leads(capacity, n_leads)
+        self._pulses = Leads(capacity, len(SIGNALS), np.inf)
         self._n_samples = np.zeros(capacity, np.int64)  # analysed, all epochs together
         self._stamps = np.zeros((capacity, 4), np.int64)  # of the newest samples: device, sent, received, detected
         self._next_due = np.zeros(capacity, np.int64)  # of the alarms of each row
@@ -133,18 +135,22 @@ class Shard:
         rows = np.array([bed.row for bed, _, _ in runs])
         n = np.array([length for _, _, length in runs])
         x = np.full((len(runs), self._n_leads, int(n.max())), np.nan, np.float32)
+        pulsing = np.array([bed.pulsing for bed, _, _ in runs])
+        pulse = np.full((int(pulsing.sum()), len(SIGNALS), x.shape[2]), np.nan, np.float32)
+        pulse_of = np.cumsum(pulsing) - 1
         for i, (_, chunks, _) in enumerate(runs):
             at = 0
             for chunk in chunks:
-                part, length = x[i : i + 1, :, at:], chunk.samples.shape[1]
-                self._leads.convert(
-                    rows[i : i + 1], chunk.samples[None], np.array([chunk.off], np.int32), part[:, :, :length]
-                )
-                at += length
-                self._strips.raw.push(rows[i : i + 1], np.array([chunk.first]), chunk.samples[None])
+                row, samples, off = rows[i : i + 1], chunk.samples[None], np.array([chunk.off], np.int32)
+                end = at + samples.shape[2]
+                self._leads.convert(row, samples, off, x[i : i + 1, :, at:end])
+                if pulsing[i]:
+                    self._pulses.convert(row, samples, off, pulse[pulse_of[i], None, :, at:end])
+                self._strips.raw.push(row, np.array([chunk.first]), samples)
+                at = end
             last = chunks[-1]
             self._stamps[rows[i], :3] = last.device_ns, last.sent_ns, last.received_ns
-        self._analyse(rows, x, n)
+        self._analyse(rows, x, n, pulsing, pulse)
 
     def _push_block(self, block: Block) -> None:
         """Runs of one length of many beds."""
@@ -152,14 +158,25 @@ class Shard:
         n = block.samples.shape[2]
         x = np.empty((len(rows), self._n_leads, n), np.float32)
         self._leads.convert(rows, block.samples, block.off, x)
+        pulsing = np.array([self.beds[name].pulsing for name in block.beds])
+        pulse = np.empty((int(pulsing.sum()), len(SIGNALS), n), np.float32)
+        if pulsing.any():
+            self._pulses.convert(rows[pulsing], block.samples[pulsing], block.off[pulsing], pulse)
         self._stamps[rows, 0] = block.device_ns
         self._stamps[rows, 1:3] = block.sent_ns, block.received_ns
         self._strips.raw.push(rows, block.first, block.samples)
-        self._analyse(rows, x, np.full(len(rows), n))
+        self._analyse(rows, x, np.full(len(rows), n), pulsing, pulse)
 
-    def _analyse(self, rows: npt.NDArray[np.int64], x: npt.NDArray[np.float32], n: npt.NDArray[np.int64]) -> None:
+    def _analyse(
+        self,
+        rows: npt.NDArray[np.int64],
+        x: npt.NDArray[np.float32],
+        n: npt.NDArray[np.int64],
+        pulsing: npt.NDArray[np.bool_],
+        pulse: npt.NDArray[np.float32],
+    ) -> None:
         self._n_samples[rows] += n
-        self._found(rows, self._analysis.push(rows, x, n))
+        self._found(rows, self._analysis.push(rows, x, n, pulsing, pulse))
 
     def _handle(self, event: BedEvent) -> None:
         if isinstance(event, NewEpoch):
@@ -190,6 +207,7 @@ class Shard:
         bed.alarms, bed.ended, bed.closed = alarms, False, False
         bed.signals_are(event.signals, self._n_leads)
         self._leads.are(bed.row, bed.leads, bed.signals)
+        self._pulses.are(bed.row, bed.pulses, bed.signals)
         self._next_due[bed.row] = alarms.next_due
         self._analysis.start(bed.row, bed.fs)
         self._strips.start(bed.row, event.signals, bed.fs)
@@ -511,6 +529,7 @@ class Shard:
                 setattr(bed, name, saved[name])
             bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
             self._leads.are(row, bed.leads, bed.signals)
+            self._pulses.are(row, bed.pulses, bed.signals)
             self._next_due[row] = alarms.next_due
             self._strips.restore(row, bed.signals, bed.fs, saved["strips"])
             self._rows.append(bed)

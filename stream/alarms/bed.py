@@ -83,6 +83,13 @@ class BedAlarms:
         self._detectors.report(at, quality, reason)
         return self._settle(events)
 
+    def pulse(self, signal: int, at: int, decided: int, ratio: float, likeness: float) -> list[AlertEvent]:
+        """A pulse beat at tick `at` of signal model.pulse.SIGNALS[signal], told at `decided`: the height of its rise
+        against the usual one, 0 where nothing is usual yet, and the likeness of its wave to the usual one, -1..1."""
+        events = self._reach(decided)
+        self._detectors.pulse_beat(signal, at, decided, ratio, likeness)
+        return self._settle(events)
+
     def gap(self, first_tick: int, n_ticks: int, decided: int) -> list[AlertEvent]:
         """`n_ticks` from `first_tick` on are missing, found at `decided`."""
         events = self._reach(min(first_tick, decided))

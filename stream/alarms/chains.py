@@ -13,6 +13,8 @@ from typing import Any
 from stream.alarms.alert import Alert
 from stream.alarms.conditions import CONDITIONS, TICK_HZ, Profile
 
+WITHHELD = "W"  # the chain of what is told and never announced: reds withheld on evidence of the pulse
+
 
 class Chains:
     """The time-outs of a bed that are running, and who is kept back by whom."""
@@ -27,6 +29,8 @@ class Chains:
         """The alert_id of what keeps `alert` from being announced at `tick`, or None."""
         if alert.technical:
             return None
+        if CONDITIONS[alert.code].chain == WITHHELD:
+            return "pulse"
         best: Alert | None = None
         for other in others:
             if other is not alert and _over(other, alert) and (best is None or _rank(other) < _rank(best)):

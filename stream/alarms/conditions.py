@@ -88,6 +88,17 @@ def _short(code: str, words: str, mdc: str, place: str, level: int = 0, **more: 
     return Condition(code, words, mdc, "low", place[:2], int(place[3:]), level=level, **more)
 
 
+def withheld(code: str) -> str:
+    """The code of what tells that a red was withheld, on evidence of the pulse."""
+    return f"{code}_WITHHELD"
+
+
+def _withheld(rank: int, code: str, words: str) -> Condition:
+    """Never announced: `chains` keeps it back for good."""
+    mdc = _pending(f"{code}_WITHHELD")
+    return Condition(withheld(code), words, mdc, "low", "W", rank, "advisory", can_be_off=False, hold_s=3.0)
+
+
 def _tech(rank: int, code: str, words: str, mdc: str, hold_s: float = 0, **limits: Limit) -> Condition:
     may: tuple[Priority, ...] = ("medium", "low")
     return Condition(
@@ -151,6 +162,9 @@ TABLE: tuple[Condition, ...] = (
            limits={"delay_s": Limit(120, 0, 1800, "s")}),
     _short("END_IRREGULAR", "END IRREGULAR HR", _pending("ECG_CARD_BEAT_RATE_IRREG_END"), "Y4.3", kind="advisory",
            hold_s=_EVENT_S, limits={"delay_s": Limit(120, 0, 1800, "s")}),
+    _withheld(0, "VFIB", "NO VENT FIB: PULSE"),
+    _withheld(1, "ASYSTOLE", "NO ASYSTOLE: PULSE"),
+    _withheld(2, "VTACH", "NO VTACH: PULSE"),
     _tech(0, "SIGNAL_LOST", "SIGNAL LOST", _pending("SIGNAL_LOST"), _EVENT_S),
     _tech(1, "LEADS_OFF", "ECG LEADS OFF", _mdc(196882, "LEADS_OFF")),
     _tech(2, "CANNOT_ANALYZE", "CANNOT ANALYZE ECG", _mdc(196992, "SIG_UNANALYZEABLE"), time_s=Limit(30, 10, 120, "s")),

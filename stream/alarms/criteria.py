@@ -13,6 +13,7 @@ from model.detection import DELAY
 from stream.alarms.book import Book
 from stream.alarms.conditions import CONDITIONS, TICK_HZ
 from stream.alarms.numerics import REDS, HeartRate, RateLimits, Vitals
+from stream.alarms.pulse import Pulse
 
 WATERMARK = DELAY
 """Ticks until the detector has surely told of a beat (its DELAY)."""
@@ -22,6 +23,7 @@ NOISY_REASON = 4
 LEARNING_BEATS = 8
 LEARNING_TICKS = 10 * TICK_HZ
 SHORT_GAP_TICKS = TICK_HZ  # a shorter gap breaks intervals and runs, and does not end alarms
+BORNE_OUT = 0.875  # of the time of an asystole, when the pulse has stopped too
 STEADY_REPORTS = 2  # reports of one kind, a second apart, before leads off or noise comes or goes
 
 
@@ -44,6 +46,7 @@ class Detectors:
         "log",
         "noisy_since",
         "pausing",
+        "pulse",
         "quality",
         "rate_high",
         "rate_low",
@@ -69,6 +72,7 @@ class Detectors:
         self.quality: tuple[float, ...] = ()
         self.vf, self.vf_onset = False, 0
         self.arrest_beats = 0
+        self.pulse = Pulse()
         self.pausing = -1  # the beat after which a pause was raised by its timer
         self.rate_high = RateLimits(book, "HR_HIGH", "X_TACHY", 1)
         self.rate_low = RateLimits(book, "HR_LOW", "X_BRADY", -1)
@@ -85,8 +89,7 @@ class Detectors:
             return
         arrest = "ASYSTOLE" in self.book.active
         if not arrest and at - self.base >= self._ticks("ASYSTOLE"):  # told sooner than the timer would
-            arrest = True
-            self._arrest(decided)
+            arrest = self._arrest(decided)
         if arrest:
             self._beat_in_asystole(at, rr, decided)
         self.base = max(self.base, at)
@@ -112,7 +115,7 @@ class Detectors:
         if on:
             self.vf_onset = max(onset, self.valid_since)
             self.heart.clear()
-            for name in ("asystole", "pause", "calm HR_HIGH", "calm HR_LOW"):
+            for name in ("asystole", "arrest", "pause", "calm HR_HIGH", "calm HR_LOW"):
                 self.book.disarm(name)
             self.rate_high.end(decided, "vf")
             self.rate_low.end(decided, "vf")
@@ -153,11 +156,16 @@ class Detectors:
             if self.inop and self.good >= STEADY_REPORTS:
                 self._clear_inop(at)
 
+    def pulse_beat(self, signal: int, at: int, decided: int, ratio: float, likeness: float) -> None:
+        """A pulse beat at tick `at`, told at `decided`."""
+        self.log.append((decided, "pulse", [signal, ratio, likeness], at))
+        self.pulse.add(signal, at, ratio, likeness)
+
     def nothing_between(self, first: int, end: int) -> None:
         """No silence, and no VF, can be told from ticks that are not there."""
         self.last = -1
         self.base = self.valid_since = max(self.valid_since, end)
-        for name in ("asystole", "pause", "vf"):
+        for name in ("asystole", "arrest", "pause", "vf"):
             if self.book.timers.get(name, -1) >= first:
                 self.book.disarm(name)
 
@@ -171,6 +179,7 @@ class Detectors:
         self.bad, self.good = ["", 0, 0], 0
         if n >= SHORT_GAP_TICKS:
             self._stop(at, "inop")
+            self.pulse.clear()
             if not self.inop:
                 self._learn(end, max(at, end))
         if self.inop:
@@ -188,13 +197,19 @@ class Detectors:
             self.log.append((tick, "second", self.vitals(tick), 0))
         elif name == "asystole":
             self._arrest(tick)
+        elif name == "arrest":
+            stopped = self.pulse.stopped(self.base, tick)
+            if stopped is not None and "ASYSTOLE" not in self.book.active:
+                self._arrest(tick, stopped)
         elif name == "pause" and "ASYSTOLE" not in self.book.active:
             self.pausing = self.last
             self.book.trigger("PAUSE", self.last, tick, self._t("PAUSE"), self._evidence())
             self.book.disarm("end PAUSE")  # stays until a beat ends it
         elif name == "vf":
-            if not self.inop:
-                self.book.trigger("VFIB", self.vf_onset, tick, None, self._evidence("index"), ("ASYSTOLE", "PAUSE"))
+            if not self.inop and not self.pulse.trigger(
+                self.book, "VFIB", self.vf_onset, tick, None, self._evidence("index"), ("ASYSTOLE", "PAUSE")
+            ):
+                self.book.arm("vf", tick + TICK_HZ)  # look again
         elif name == "learnt":
             self._learnt(tick)
         elif name == "unreadable":
@@ -224,7 +239,8 @@ class Detectors:
     def state(self) -> dict[str, Any]:
         kept = {name: getattr(self, name) for name in _KEPT}
         rates = [[ladder.level, ladder.bpm, ladder.onset, ladder.x_limit] for ladder in (self.rate_high, self.rate_low)]
-        return {**kept, "rates": rates, "rrs": list(self.heart.rrs), "log": [list(entry) for entry in self.log]}
+        return {**kept, "rates": rates, "rrs": list(self.heart.rrs), "log": [list(entry) for entry in self.log],
+                "pulse": self.pulse.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         for name in _KEPT:
@@ -233,6 +249,7 @@ class Detectors:
         for ladder, kept in zip((self.rate_high, self.rate_low), state["rates"], strict=True):
             ladder.level, ladder.bpm, ladder.onset, ladder.x_limit = kept
         self.heart = HeartRate(state["rrs"])
+        self.pulse.restore(state["pulse"])
         self.log = [(tick, what, a, b) for tick, what, a, b in state["log"]]
 
     # What follows is inside.
@@ -247,6 +264,7 @@ class Detectors:
         """Restart the clocks of asystole and pause from where the silence began."""
         if "ASYSTOLE" not in self.book.active:
             self.book.arm("asystole", max(self.base + self._ticks("ASYSTOLE") + WATERMARK, self.book.clock))
+            self.book.arm("arrest", max(self.base + round(BORNE_OUT * self._ticks("ASYSTOLE")) + WATERMARK, self.book.clock))
         if self.last >= 0 and self.last == self.base and not self.learning:
             self.book.arm("pause", max(self.last + self._ticks("PAUSE") + WATERMARK, self.book.clock))
         else:
@@ -266,13 +284,20 @@ class Detectors:
         else:
             self.book.trigger("PAUSE", at - rr, decided, rr / TICK_HZ, self._evidence())
 
-    def _arrest(self, tick: int) -> None:
+    def _arrest(self, tick: int, stopped: dict[str, Any] | None = None) -> bool:
+        """No beat for so long: asystole, and whether it is not withheld. `stopped`: the pulse bears it out."""
+        evidence = self._evidence() if stopped is None else {**self._evidence(), "pulse": stopped}
+        silence = (tick - WATERMARK - self.base) / TICK_HZ if stopped is not None else self._t("ASYSTOLE")
+        if not self.pulse.trigger(self.book, "ASYSTOLE", self.base, tick, silence, evidence, ("PAUSE",)):
+            self.book.arm("asystole", tick + TICK_HZ)  # look again
+            return False
         self.arrest_beats = 0
         self.heart.clear()
         self.rate_high.end(tick, "asystole")
         self.rate_low.end(tick, "asystole")
         self.book.disarm("asystole")
-        self.book.trigger("ASYSTOLE", self.base, tick, self._t("ASYSTOLE"), self._evidence(), ("PAUSE",))
+        self.book.disarm("arrest")
+        return True
 
     def _beat_in_asystole(self, at: int, rr: int, decided: int) -> None:
         """Two beats within T end it: a lone one may be an artefact, or the heart stopping again."""
@@ -281,11 +306,13 @@ class Detectors:
             self.book.end("ASYSTOLE", decided)
 
     def _rate(self, at: int, decided: int) -> None:
-        bpm = self.heart.bpm()
-        if bpm is None or self.learning:
+        bpm, slowest = self.heart.bpm(), self.heart.slowest()
+        if bpm is None or slowest is None or self.learning:
             return
         profile = self.book.profile
         self.rate_high.see(bpm, profile.limit("HR_HIGH", "limit"), profile.extreme_high, at, decided)
+        if slowest <= profile.extreme_low:
+            bpm = min(bpm, slowest)
         self.rate_low.see(bpm, profile.limit("HR_LOW", "limit"), profile.extreme_low, at, decided)
 
     def _learn(self, since: int, at: int) -> None:
@@ -304,7 +331,7 @@ class Detectors:
 
     def _stop(self, at: int, reason: str) -> None:
         """End all that beats and rhythm raised, and stop their clocks."""
-        for name in ("asystole", "pause", "calm HR_HIGH", "calm HR_LOW"):
+        for name in ("asystole", "arrest", "pause", "calm HR_HIGH", "calm HR_LOW"):
             self.book.disarm(name)
         keep = ("VFIB",) if reason == "noisy" else ()  # noise is no end of a VF that went out
         self.book.end_all(at, "inop", keep)

@@ -12,6 +12,7 @@ from typing import Any
 from stream.alarms.book import NEVER, Book
 from stream.alarms.conditions import TICK_HZ, Profile
 from stream.alarms.numerics import REDS, Figures, Vitals, figures
+from stream.alarms.pulse import Pulse
 from stream.alarms.rhythms import Rhythms
 from stream.alarms.runs import PER_MINUTE, RUN, Runs
 
@@ -26,13 +27,14 @@ class Judgements:
     """Judged beats and windows of one bed, merged with the detector's log in order of ticks."""
 
     # fmt: off
-    __slots__ = ("away", "beats", "book", "inop", "learning", "log", "pending", "rhythms", "runs", "seconds", "tick",
+    __slots__ = ("away", "beats", "book", "inop", "learning", "log", "pending", "pulse", "rhythms", "runs", "seconds", "tick",
                  "vf")
     # fmt: on
 
     def __init__(self, profile: Profile) -> None:
         self.book = Book(profile)
-        self.runs, self.rhythms = Runs(self.book), Rhythms(self.book)
+        self.pulse = Pulse()
+        self.runs, self.rhythms = Runs(self.book, self.pulse), Rhythms(self.book, self.pulse)
         self.pending: list[tuple[int, int, int, tuple[Any, ...]]] = []  # ready, kind, at, what
         self.log: deque[Entry] = deque()
         self.tick = -1  # all that is ready by this tick has come
@@ -103,6 +105,9 @@ class Judgements:
     def _know(self, tick: int, what: str, a: Any, b: int) -> None:
         if what == "beat":
             self.beats.append(a)
+        elif what == "pulse":
+            signal, ratio, likeness = a
+            self.pulse.add(signal, b, ratio, likeness)
         elif what == "vf":
             self.vf = bool(a)
         elif what == "learning":
@@ -111,6 +116,7 @@ class Judgements:
             self.inop = bool(a)
             self._break(tick, b, ended=True)
         elif what == "gap":
+            self.pulse.clear()
             self._break(tick, a, ended=True)
         elif what == "break":
             self._break(tick, a, ended=False)
@@ -172,6 +178,7 @@ class Judgements:
             "seconds": [list(second) for second in self.seconds],
             "knows": [self.inop, self.learning, self.vf],
             "beats": list(self.beats),
+            "pulse": self.pulse.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -185,6 +192,7 @@ class Judgements:
         self.seconds = [Figures._make([*second[:-1], tuple(second[-1])]) for second in state["seconds"]]
         self.inop, self.learning, self.vf = state["knows"]
         self.beats = deque(state["beats"], maxlen=BEATS_KEPT)
+        self.pulse.restore(state["pulse"])
 
 
 def _when(item: tuple[int, int, int, tuple[Any, ...]]) -> tuple[int, int, int]:

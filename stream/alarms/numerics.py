@@ -17,7 +17,7 @@ from stream.alarms.book import Book
 from stream.alarms.conditions import TICK_HZ
 
 SLOW_TICKS = 1200 * TICK_HZ // 1000
-MEAN_OF, MEAN_OF_RUN, MEAN_OF_SLOW = 12, 8, 4
+MEAN_OF, MEAN_OF_RUN, MEAN_OF_SLOW, MEAN_OF_SLOWEST = 12, 8, 4, 3
 ENOUGH = 6  # intervals before a rate is told, at other than slow rates
 REDS = ("VFIB", "ASYSTOLE", "VTACH")  # what is shown as the rhythm while it stands, the first first
 
@@ -87,6 +87,12 @@ class HeartRate:
         if in_run and n > MEAN_OF_RUN:
             return 60 * TICK_HZ * MEAN_OF_RUN / sum(rrs[i] for i in range(n - MEAN_OF_RUN, n))
         return 60 * TICK_HZ * n / sum(rrs)
+
+    def slowest(self) -> int | None:
+        """Rate over the newest 3 intervals, in whole beats per minute as it would be shown: an extreme bradycardia
+        does not wait for the beats before it to leave the mean. None while there are fewer."""
+        rrs = self.rrs
+        return round(60 * TICK_HZ * MEAN_OF_SLOWEST / (rrs[-1] + rrs[-2] + rrs[-3])) if len(rrs) >= MEAN_OF_SLOWEST else None
 
 
 class RateLimits:

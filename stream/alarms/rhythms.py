@@ -10,6 +10,7 @@ from typing import Any
 
 from stream.alarms.book import Book
 from stream.alarms.conditions import TICK_HZ
+from stream.alarms.pulse import Pulse
 
 HOP_TICKS = 2 * TICK_HZ
 HALF_WINDOW_TICKS = 5 * TICK_HZ
@@ -20,10 +21,10 @@ NN_KEPT, NN_NEEDED = 24, 12
 class Rhythms:
     """Rhythm of one bed, window by window, on the model's clock."""
 
-    __slots__ = ("book", "confidence", "lasting", "nn", "rhythm", "streaks")
+    __slots__ = ("book", "confidence", "lasting", "nn", "pulse", "rhythm", "streaks")
 
-    def __init__(self, book: Book) -> None:
-        self.book = book
+    def __init__(self, book: Book, pulse: Pulse) -> None:
+        self.book, self.pulse = book, pulse
         self.reset()
 
     def reset(self) -> None:
@@ -116,9 +117,9 @@ class Rhythms:
         if streak[0] < profile.limit(code, "windows") or not may:
             return
         if code not in self.book.active:
-            self.book.trigger(
-                code, streak[1], ready, value, evidence, ("NSVT", "RUN_PVC", "VENT_RHYTHM") if code == "VTACH" else ()
-            )
+            over = ("NSVT", "RUN_PVC", "VENT_RHYTHM") if code == "VTACH" else ()
+            if not self.pulse.trigger(self.book, code, streak[1], ready, value, evidence, over):
+                return
         self.book.arm("end " + code, max(self.book.timers.get("end " + code, 0), ready + 5 * TICK_HZ))
 
     def _last(self, code: str, end_code: str, seen: bool, at: int, ready: int, evidence: dict[str, Any]) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 from stream.alarms.book import Book
 from stream.alarms.conditions import TICK_HZ
+from stream.alarms.pulse import Pulse
 
 PER_MINUTE = 60 * TICK_HZ
 KEPT = 32  # newest beats kept
 RUN, PAIR = 3, 2
 SURE = ("N", "S", "F")  # beats that are no ventricular one for certain
 FAMILY = ("RUN_PVC", "VENT_RHYTHM", "VENT_BRADY", "NSVT", "VTACH")  # what a run can be, least first
+LOOK_AGAIN = 3 * TICK_HZ
 RATE_SLACK = 5.0  # bpm below its limit at which a VT that is up still goes on
 
 
@@ -28,6 +30,7 @@ class Runs:
         "forms",
         "labels",
         "last",
+        "pulse",
         "pvcs",
         "rrs",
         "run",
@@ -35,10 +38,11 @@ class Runs:
         "run_start",
         "sv_run",
         "sv_start",
+        "withheld",
     )
 
-    def __init__(self, book: Book) -> None:
-        self.book = book
+    def __init__(self, book: Book, pulse: Pulse) -> None:
+        self.book, self.pulse = book, pulse
         self.break_at = 0
         self.pvcs: deque[int] = deque()
         self.reset(0)
@@ -53,6 +57,7 @@ class Runs:
         self.run = self.run_level = 0
         self.run_start = -1
         self.sv_run, self.sv_start = 0, -1
+        self.withheld: list[Any] = []  # a VT by the beats that the pulse speaks against: onset, when told, rate
 
     def beat(self, at: int, ready: int, label: str, confidence: float, form: int, quiet: bool, sv_rhythm: bool) -> None:
         """A judged beat at tick `at`. `quiet`: learning or inop, so count but do not raise.
@@ -74,6 +79,8 @@ class Runs:
                 self._run(at, ready, {**evidence, "run": self.run})
         else:
             self.run = self.run_level = 0
+            if self.withheld and not quiet:
+                self._vtach(ready, evidence)
         self._sv(at, ready, label, quiet, sv_rhythm, evidence)
         if quiet:
             return
@@ -133,10 +140,24 @@ class Runs:
             book.arm("end " + other, max(book.timers.get("end " + other, 0), ready + 5 * TICK_HZ))
             book.worse(other, rate)
             return
+        if code == "VTACH":
+            self.withheld = [self.run_start, ready, rate]
+            self._vtach(ready, evidence)
+            return
         self.run_level = level
         book.trigger(code, self.run_start, ready, rate, evidence, FAMILY[:level])
-        if code == "VTACH":
+
+    def _vtach(self, ready: int, evidence: dict[str, Any]) -> None:
+        """A VT by the beats, where the pulse does not speak against it. What the pulse made of its last beats is seen
+        later only, so one that is withheld is looked at again for a while, with the pulse that has come until then."""
+        onset, told, rate = self.withheld
+        level = FAMILY.index("VTACH")
+        if self.pulse.trigger(self.book, "VTACH", onset, ready, rate, evidence, FAMILY[:level]):
+            self.withheld = []
+            self.run_level = level if self.run else 0
             self._hold_vtach(ready)
+        elif ready - told > LOOK_AGAIN:
+            self.withheld = []
 
     def _hold_vtach(self, ready: int) -> None:
         self.book.arm("end VTACH", ready + round(self.book.profile.limit("VTACH", "hold_s") * TICK_HZ))
@@ -244,9 +265,9 @@ class Runs:
     def restore(self, state: dict[str, Any]) -> None:
         for name in _KEPT:
             value: Any = state[name]
-            if isinstance(value, Iterable) and not isinstance(value, str):
+            if isinstance(value, Iterable) and not isinstance(value, str) and name != "withheld":
                 value = deque(value, None if name == "pvcs" else KEPT)
             setattr(self, name, value)
 
 
-_KEPT = tuple(name for name in Runs.__slots__ if name != "book")
+_KEPT = tuple(name for name in Runs.__slots__ if name not in ("book", "pulse"))

@@ -4,7 +4,7 @@ shows.
 The slope sum function of Zong et al. (Computers in Cardiology 2003;30:259): the rises of the smoothed signal added up
 over 128 ms. Its peaks over an adaptive threshold are beats. Deviations: a fixed decision delay in place of a search for
 the onset, so that the result does not depend on chunking; and each beat is told with what says whether it can be
-believed, as it is evidence against an alarm: its height against the usual one, and the likeness of its wave to the usual.
+believed, as it is evidence against an alarm: its height against the usual one, and its wave's likeness to the usual.
 
 All signals of all beds are served by one compiled call. A missing sample starts a signal afresh.
 """

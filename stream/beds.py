@@ -24,8 +24,8 @@ KEPT = (
 
 @dataclass(slots=True)
 class Bed:
-    """One bed. `leads`: which signals are analysed, `pulses`: those of model.pulse.SIGNALS, -1 where it has none; `live`: at the speed of life, not a faster replay; `ended`: the
-    epoch is over; `closed`: and so are its alarms."""
+    """One bed. `leads`: which signals are analysed, `pulses`: those of model.pulse.SIGNALS, -1 where it has none;
+    `live`: at the speed of life, not a faster replay; `ended`: the epoch is over; `closed`: and so are its alarms."""
 
     row: int
     name: str

@@ -557,6 +557,12 @@ def _by_row(found: Findings, n_leads: Sequence[int]) -> dict[int, list[Told]]:
         found.beats.row.tolist(), found.beats.at.tolist(), found.beats.decided.tolist(), strict=True
     ):
         told.setdefault(row, []).append((decided, "beat", (at, decided)))
+    pulses = found.pulses
+    for row, *arguments in zip(
+        pulses.row.tolist(), pulses.signal.tolist(), pulses.at.tolist(), pulses.decided.tolist(), pulses.ratio.tolist(),
+        pulses.likeness.tolist(), strict=True,
+    ):  # fmt: skip
+        told.setdefault(row, []).append((arguments[2], "pulse", tuple(arguments)))
     return told
 
 

@@ -239,8 +239,13 @@ class Detectors:
     def state(self) -> dict[str, Any]:
         kept = {name: getattr(self, name) for name in _KEPT}
         rates = [[ladder.level, ladder.bpm, ladder.onset, ladder.x_limit] for ladder in (self.rate_high, self.rate_low)]
-        return {**kept, "rates": rates, "rrs": list(self.heart.rrs), "log": [list(entry) for entry in self.log],
-                "pulse": self.pulse.state()}
+        return {
+            **kept,
+            "rates": rates,
+            "rrs": list(self.heart.rrs),
+            "log": [list(entry) for entry in self.log],
+            "pulse": self.pulse.state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         for name in _KEPT:
@@ -264,7 +269,8 @@ class Detectors:
         """Restart the clocks of asystole and pause from where the silence began."""
         if "ASYSTOLE" not in self.book.active:
             self.book.arm("asystole", max(self.base + self._ticks("ASYSTOLE") + WATERMARK, self.book.clock))
-            self.book.arm("arrest", max(self.base + round(BORNE_OUT * self._ticks("ASYSTOLE")) + WATERMARK, self.book.clock))
+            borne_out = self.base + round(BORNE_OUT * self._ticks("ASYSTOLE")) + WATERMARK
+            self.book.arm("arrest", max(borne_out, self.book.clock))
         if self.last >= 0 and self.last == self.base and not self.learning:
             self.book.arm("pause", max(self.last + self._ticks("PAUSE") + WATERMARK, self.book.clock))
         else:
@@ -307,11 +313,11 @@ class Detectors:
 
     def _rate(self, at: int, decided: int) -> None:
         bpm, slowest = self.heart.bpm(), self.heart.slowest()
-        if bpm is None or slowest is None or self.learning:
+        if bpm is None or self.learning:
             return
         profile = self.book.profile
         self.rate_high.see(bpm, profile.limit("HR_HIGH", "limit"), profile.extreme_high, at, decided)
-        if slowest <= profile.extreme_low:
+        if slowest is not None and slowest <= profile.extreme_low:
             bpm = min(bpm, slowest)
         self.rate_low.see(bpm, profile.limit("HR_LOW", "limit"), profile.extreme_low, at, decided)
 

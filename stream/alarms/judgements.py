@@ -27,8 +27,8 @@ class Judgements:
     """Judged beats and windows of one bed, merged with the detector's log in order of ticks."""
 
     # fmt: off
-    __slots__ = ("away", "beats", "book", "inop", "learning", "log", "pending", "pulse", "rhythms", "runs", "seconds", "tick",
-                 "vf")
+    __slots__ = ("away", "beats", "book", "inop", "learning", "log", "pending", "pulse", "rhythms", "runs", "seconds",
+                 "tick", "vf")
     # fmt: on
 
     def __init__(self, profile: Profile) -> None:

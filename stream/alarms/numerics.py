@@ -89,10 +89,12 @@ class HeartRate:
         return 60 * TICK_HZ * n / sum(rrs)
 
     def slowest(self) -> int | None:
-        """Rate over the newest 3 intervals, in whole beats per minute as it would be shown: an extreme bradycardia
-        does not wait for the beats before it to leave the mean. None while there are fewer."""
+        """Rate over the newest 3 intervals where each is longer than a second, in whole beats per minute as it would
+        be shown: an extreme bradycardia does not wait for the beats before it to leave the mean. None otherwise."""
         rrs = self.rrs
-        return round(60 * TICK_HZ * MEAN_OF_SLOWEST / (rrs[-1] + rrs[-2] + rrs[-3])) if len(rrs) >= MEAN_OF_SLOWEST else None
+        if len(rrs) < MEAN_OF_SLOWEST or min(rrs[-1], rrs[-2], rrs[-3]) <= TICK_HZ:
+            return None
+        return round(60 * TICK_HZ * MEAN_OF_SLOWEST / (rrs[-1] + rrs[-2] + rrs[-3]))
 
 
 class RateLimits:

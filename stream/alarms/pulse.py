@@ -1,15 +1,17 @@
 """Pulse evidence: what the pulse signals say for or against an alarm of the ECG.
 
-A red is withheld where a pulse signal shows, over the stretch that the alarm is about, a heart that beats: pulse beats of
-the usual height and wave, evenly spaced, up to now. Nothing else withholds: a signal that is missing, flat, noisy or
-weak is no evidence, so an arrest with a dead pulse signal is announced as one without any. What was withheld is told all
-the same, as an alert of its own code with `suppressed_by` "pulse", and is looked at again as long as the ECG says so.
+A red is withheld where a pulse signal shows, over the stretch that the alarm is about, a heart that beats: pulse beats
+of the usual height and wave, evenly spaced, up to now. Nothing else withholds: a signal that is missing, flat, noisy
+or weak is no evidence, so an arrest with a dead pulse signal is announced as one without any. What was withheld is told
+all the same, as an alert of its own code with `suppressed_by` "pulse", and is looked at again as long as the ECG says
+so.
 
 The other way round, a pulse that was good and stops with the ECG bears an asystole out, which is then told a little
 sooner.
 """
 
 from collections import deque
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from model.pulse import DELAY, SIGNALS
@@ -116,7 +118,7 @@ def _beating(beats: deque[Beat], since: int, until: int) -> list[Beat]:
     first = max(since, until - WATCHED) + LAG
     seen = [beat for beat in beats if first < beat.at <= until and beat.good]
     ticks = [first, *(beat.at for beat in seen), until - DELAY]
-    steady = all(later - earlier <= LONGEST_GAP for earlier, later in zip(ticks, ticks[1:], strict=False))
+    steady = all(later - earlier <= LONGEST_GAP for earlier, later in pairwise(ticks))
     return seen if len(seen) >= 3 and steady else []
 
 
@@ -124,15 +126,13 @@ def _undisturbed(beats: deque[Beat], since: int, until: int) -> list[Beat]:
     """The good beats of a rhythm that goes on as before, to the interval; none where it does not."""
     since = max(since, until - WATCHED_EVEN)
     before = [beat for beat in beats if beat.at <= since][-BEFORE - 1 :]
-    intervals = sorted(b.at - a.at for a, b in zip(before, before[1:], strict=False))
+    intervals = sorted(b.at - a.at for a, b in pairwise(before))
     if len(intervals) < BEFORE:
         return []
     usual = intervals[len(intervals) // 2]
     even = sum(abs(interval - usual) <= EVEN * usual for interval in intervals) >= 0.7 * BEFORE
     seen = [before[-1], *(beat for beat in beats if since < beat.at <= until)]
-    as_before = all(
-        abs(later.at - earlier.at - usual) <= AS_BEFORE * usual for earlier, later in zip(seen, seen[1:], strict=False)
-    )
+    as_before = all(abs(later.at - earlier.at - usual) <= AS_BEFORE * usual for earlier, later in pairwise(seen))
     ended = until - DELAY - seen[-1].at > (1 + AS_BEFORE) * usual
     return seen if even and as_before and not ended and all(b.good for b in seen) and len(seen) >= 3 else []
 

@@ -191,11 +191,18 @@ class BedAlarms:
             self._tell(side, book, events)
         for key in [key for key in self._life.alerts if key.startswith("wall ")]:
             events += self.technical(key.removeprefix("wall "), False, reason, tick)
-        return events
+        return events + self._life.close(tick, reason)
 
     def inherit(self, before: "BedAlarms") -> None:
-        """Take over latched alerts and pauses from the bed's epoch before, after its `close`."""
+        """Take over latched alerts, pauses and the operators' limits from the bed's epoch before, after its `close`:
+        what an operator has set is of the bed, and in force from the new epoch's first sample."""
         self._life.inherit(before._life)
+        self._seen.extend(before._seen)  # the gateway gives them back to a new epoch too
+        limits = before._book.changes
+        for _, action in before._actions:  # given back to it, and not due by its end
+            limits = merged(limits, action.limits)
+        self._refused += before.take_refused() + self._book.lay(merged({}, limits))
+        self._profile_changed(self._book.clock)
         self._plan()
 
     def take_refused(self) -> list[str]:
@@ -306,9 +313,10 @@ class BedAlarms:
         if codes == self._off:
             return
         self._off = codes
-        self._book.end("SOME_ALARMS_OFF", tick)
         if codes:
             self._book.trigger("SOME_ALARMS_OFF", tick, tick, None, {"codes": codes})
+        else:
+            self._book.end("SOME_ALARMS_OFF", tick)
 
     def _numeric(self, second: Figures) -> Numeric:
         return Numeric(

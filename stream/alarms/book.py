@@ -13,6 +13,7 @@ from stream.alarms.conditions import CONDITIONS, TICK_HZ, Profile, ProfileError,
 
 NEVER = 1 << 62
 CONTINUE_TICKS = 60 * TICK_HZ
+SAMPLE_TICKS = 5  # between two samples of the slowest source
 
 
 class Decision(NamedTuple):
@@ -109,7 +110,9 @@ class Book:
             self.out.append(Decision("update", code, standing[0], at, value, "again", evidence))
             return True
         replaced = tuple(other for other in supersedes if other in self.active)
-        onset = onset if onset > self.onsets.get(code, -1) else at
+        if onset <= (newest := self.onsets.get(code, -1)):
+            onset = max(at, newest + SAMPLE_TICKS)
+            at = max(at, onset)
         self.onsets[code] = onset
         self.active[code] = [onset, value, None]
         self.arm("continue " + code, at + CONTINUE_TICKS)

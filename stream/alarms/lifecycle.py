@@ -62,7 +62,6 @@ class LifeCycle:
         while self.due < before:
             tick = self.due
             self.until = {pause: until for pause, until in self.until.items() if until > tick}
-            self._tell_off(tick, profile, events)
             self._mark(tick, profile, events)
         self.clock = max(self.clock, before)
 
@@ -86,7 +85,6 @@ class LifeCycle:
         else:
             seconds = profile.limit("PAUSES", _PAUSES[action.kind]) if action.until_s is None else action.until_s
             self.until[action.kind] = tick + max(1, round(seconds * TICK_HZ))
-        self._tell_off(tick, profile, events)
         self._mark(tick, profile, events)
         return events
 
@@ -95,6 +93,14 @@ class LifeCycle:
         earliest = self.onsets.get(key, -TICK_HZ) + math.ceil(TICK_HZ / self.fs)
         self.onsets[key] = max(tick, earliest)
         return self.onsets[key]
+
+    def close(self, tick: int, reason: str) -> list[AlertEvent]:
+        """The epoch is over: ALARMS_OFF ends with it. What is left of the pauses is for the next one to tell of."""
+        standing = self.alerts.pop(_ALARMS_OFF, None)
+        if standing is None:
+            return []
+        standing.stream, standing.reason = max(tick, standing.onset), reason
+        return [standing.decided("end", "inactive")]
 
     def inherit(self, before: "LifeCycle") -> None:
         """Take over what an earlier epoch of the bed left latched, which only an operator resets, and
@@ -190,6 +196,7 @@ class LifeCycle:
 
     def _mark(self, tick: int, profile: Profile, events: list[AlertEvent]) -> None:
         """Bring marks up to date, and tell of those that changed."""
+        self._tell_off(tick, profile, events)
         due = min(self.until.values(), default=NEVER)
         for alert in self.alerts.values():
             by = None if alert.latched else self.chains.suppressor(alert, self.alerts.values(), tick)

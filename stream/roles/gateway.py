@@ -320,7 +320,10 @@ class Gateway:
         if bed in self._settings.beds:
             profile = profile.with_changes(self._settings.beds[bed].alarms)
         for action in self._journal.actions(bed, kind="limits"):
-            profile = profile.with_changes(action.limits)
+            try:
+                profile = profile.with_changes(action.limits)
+            except ProfileError:  # it fitted the limits as they were set up then; the bed leaves it out too
+                self.counts["limits_unfit"] += 1
         return profile
 
     # The turn's end: commit, answer, publish.

@@ -400,6 +400,45 @@ def test_the_end_of_an_epoch_ends_conditions_and_hands_on_what_is_latched() -> N
     assert {event.inactivation for event in told.values() if event.state != "inactive"} == {()}
 
 
+def test_a_new_epoch_takes_over_what_operators_have_set_and_is_not_told_twice() -> None:
+    player = Player({"HR_LOW": {"limit": 45}})
+    player.act("limits", limits={"HR_HIGH": {"limit": 90}, "VTACH": {"run": 8}, "AFIB": {"enabled": False}})
+    later = wire.Action(id="z", bed="bed-1", kind="limits", who="n", at_ns=1, limits={"VTACH": {"run": 9}})
+    player.take(player.alarms.action(later, player.now + ticks(1000)))  # given back, and not due before the epoch's end
+    player.take(player.alarms.close(player.now))
+    after = BedAlarms("bed-1", "epoch-2", 250.0, Profile({"HR_LOW": {"limit": 40}}))
+    after.inherit(player.alarms)
+    limit = after.profile.limit
+    assert (limit("HR_HIGH", "limit"), limit("VTACH", "run"), limit("HR_LOW", "limit")) == (90, 9, 40)
+    assert after.action(later, 0) == [], "what the gateway gives back has been done"
+    player.alarms, player.now, player.last, seen = after, 0, 0, len(player.events)
+    player.beats("N" * 20, 0.6)
+    player.beats("V" * 8 + "N", 0.5)
+    told = {event.code: event for event in player.events[seen:]}
+    assert told["SOME_ALARMS_OFF"].evidence == {"codes": "AFIB"}
+    assert told["HR_HIGH"].onset.sample < ticks(12)
+    assert "VTACH" not in told
+
+
+def test_two_changes_of_limits_at_one_sample_are_told_under_two_ids() -> None:
+    player = Player()
+    for off in ({"AFIB": {"enabled": False}}, {"AFIB": {"enabled": True}}, {"PAUSE": {"enabled": False}}):
+        player.act("limits", limits=off)
+    told = player.of("SOME_ALARMS_OFF")
+    assert [event.phase for event in told] == ["start", "end", "start"]
+    assert len({event.event_id for event in told}) == 3
+
+
+def test_alarms_that_are_paused_are_said_to_be_in_a_new_epoch_too() -> None:
+    player = Player()
+    player.act("alarm_pause")
+    player.take(player.alarms.close(player.now))
+    after = BedAlarms("bed-1", "epoch-2", 250.0)
+    after.inherit(player.alarms)
+    told = [(e.epoch, e.phase) for e in [*player.events, *after.advance(10)] if e.code == "ALARMS_OFF"]
+    assert told == [("epoch-1", "start"), ("epoch-1", "end"), ("epoch-2", "start")]
+
+
 # Identity and events --------------------------------------------------------------------------------------------------
 
 

@@ -98,7 +98,7 @@ class Outbox:
         return int(number)
 
     def standing(self) -> list[AlertEvent]:
-        """The newest delivered event of every alert that stood as far as the cursor, oldest first."""
+        """The newest event of every alert that stands as far as it was delivered, oldest first."""
         rows = self._run(
             "SELECT body FROM events AS e WHERE number <= ?1 AND alert_id IN "
             "(SELECT alert_id FROM alerts WHERE state <> 'inactive' "
@@ -107,7 +107,14 @@ class Outbox:
             "AND json_extract(body, '$.state') <> 'inactive' ORDER BY number",
             (self.cursor,),
         )
-        return [_event.decode(text) for (text,) in rows]
+        standing = {event.alert_id: event for event in (_event.decode(text) for (text,) in rows)}
+        for number in sorted(self.ahead):
+            for (text,) in self._run("SELECT body FROM events WHERE number = ?", (number,)):
+                event = _event.decode(text)
+                standing.pop(event.alert_id, None)
+                if event.state != "inactive":
+                    standing[event.alert_id] = event
+        return list(standing.values())
 
     def oldest(self, after: int, besides: Iterable[int], *, red: bool) -> int:
         """When the oldest event after `after` was committed, ns since 1970 UTC, or 0; of reds only where `red`."""

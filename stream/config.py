@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from stream.alarms.conditions import Profile, ProfileError
+from stream.bridges.bridge import MEANINGS
 from stream.bridges.kinds import AnySettings
 from stream.wire import Name
 
@@ -247,6 +248,11 @@ def _read(kind: type[Struct], raw: Any, where: str, problems: list[str]) -> dict
                 values[key] = msgspec.convert(value, wanted)
             except msgspec.ValidationError as error:
                 problems.append(f"{path} = {_shown(value)}: {_plain(error)}{_range(wanted)}{_usual(fields[key])}")
+    problems += [
+        f"{where}.{name}: not set, and has no default"
+        for name, field in fields.items()
+        if field.required and name not in raw
+    ]
     return values
 
 
@@ -373,7 +379,7 @@ def _absolute_bridge(bridge: AnySettings, folder: Path) -> AnySettings:
 def _plain(error: msgspec.ValidationError) -> str:
     """msgspec's words without its path, and with patterns said as what they ask for."""
     text = str(error).partition(" - at `")[0].replace("`", "")
-    for pattern, meaning in _MEANINGS.items():
+    for pattern, meaning in (_MEANINGS | MEANINGS).items():
         text = text.replace(f"matching regex {pattern!r}", meaning)
     return text[:1].lower() + text[1:]
 

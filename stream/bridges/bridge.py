@@ -27,6 +27,10 @@ FilePath = Annotated[str, Meta(min_length=1, max_length=1000)]
 Credential = Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
+MEANINGS: dict[str, str] = {}
+"""What patterns of settings ask for, in words, by pattern."""
+
+
 class BusError(ValueError):
     """A bus that cannot be used as it is set up; the text names the setting, its value and the mend."""
 
@@ -232,5 +236,6 @@ def need(library: str, extra: str) -> None:
 
 def is_url(*schemes: str) -> Any:
     """The type of a `url` with one of these schemes; credentials have settings of their own."""
-    either = "|".join(schemes)
-    return Annotated[str, Meta(pattern=rf"^({either})://[^\s/:@]+(:[0-9]{{1,5}})?(/[^\s@]*)?$", max_length=500)]
+    pattern = rf"^({'|'.join(schemes)})://[^\s/:@]+(:[0-9]{{1,5}})?(/[^\s@]*)?$"
+    MEANINGS[pattern] = f"like {' or '.join(f'{scheme}://host:port' for scheme in schemes)}, without credentials"
+    return Annotated[str, Meta(pattern=pattern, max_length=500)]

@@ -13,10 +13,12 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta
 
 from stream.alarms.conditions import CONDITIONS
-from stream.bridges.bridge import BusError, Rejected
+from stream.bridges.bridge import MEANINGS, BusError, Rejected
 from stream.wire import AlertEvent
 
-MdcText = Annotated[str, Meta(pattern=r"^[0-9]{1,10}\^[A-Za-z0-9_]{1,100}\^[A-Za-z0-9]{1,20}$")]
+_TERM = r"^([0-9]{1,10})\^([A-Za-z0-9_]{1,100})\^([A-Za-z0-9]{1,20})$"
+MEANINGS[_TERM] = "like 199832^MDC_EVT_ECG_V_TACHY^MDC"
+MdcText = Annotated[str, Meta(pattern=_TERM)]
 
 
 class Code(NamedTuple):
@@ -56,7 +58,7 @@ SNOMED = {
 
 def parse(text: str) -> Code | None:
     """The code that `number^REFID^SYSTEM` stands for; None where it is none."""
-    match = re.fullmatch(r"([0-9]{1,10})\^([A-Za-z0-9_]{1,100})\^([A-Za-z0-9]{1,20})", text)
+    match = re.fullmatch(_TERM, text)
     return Code(*match.groups()) if match else None
 
 

@@ -68,8 +68,8 @@ class JsonlBridge(Bridge):
         if self._path.is_dir():
             raise BusError(f"path: {self._path} is a folder; name a file in it")
         there = next(path for path in (self._path, *self._path.absolute().parents) if path.exists())
-        if not os.access(there, os.W_OK):
-            raise BusError(f"path: {there} cannot be written to; name another")
+        if not os.access(there, os.W_OK) or (there != self._path and not there.is_dir()):
+            raise BusError(f"path: {there} is not a folder that can be written to; name another")
         return f"lines go to {self._path}"
 
     async def tail(self) -> AsyncIterator[str]:

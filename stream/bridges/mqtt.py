@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from stream.bridges.bridge import (
+    MEANINGS,
     Bridge,
     BusError,
     Heartbeat,
@@ -48,7 +49,9 @@ STATUS_EXPIRY_S = 30
 MOST_TOLD = 10_000
 _FOR_NOW = frozenset({0x80, 0x83, 0x97})  # unspecified, implementation specific, quota: tried again
 _CREDENTIALS = ("not authorized", "bad user name", "bad username", "bad authentication")
-Root = Annotated[str, Meta(pattern=r"^[^\x00+#$/][^\x00+#]*$", max_length=200)]
+_PLAIN_TOPIC = r"^[^\x00+#$/][^\x00+#]*$"
+MEANINGS[_PLAIN_TOPIC] = "without wildcards (+, #) that does not begin with $ or /"
+Root = Annotated[str, Meta(pattern=_PLAIN_TOPIC, max_length=200)]
 
 
 class MqttSettings(NetworkSettings, frozen=True, kw_only=True, tag="mqtt"):
@@ -94,7 +97,7 @@ class MqttBridge(Bridge):
                 await self._publish_by(client, f"{self._base}/status", b'{"state":"offline"}', retain=True)
             await client.__aexit__(None, None, None)
         else:
-            client._client.disconnect()
+            _drop(client)
 
     async def lost(self) -> None:
         assert self._client is not None
@@ -257,11 +260,18 @@ class MqttBridge(Bridge):
             raise (NotNow if code in _FOR_NOW else Rejected)(f"the broker refused {topic} with reason {code:#x}")
 
 
+def _drop(client: "Client") -> None:
+    """Close the socket of a client that never came to be connected: aiomqtt leaves it open."""
+    client._client.disconnect()
+    client._client._sock_close()
+
+
 async def _enter(client: "Client") -> None:
     """Connect; what no retry will mend is told as what it is."""
     try:
         await client.__aenter__()
-    except Exception as error:
+    except BaseException as error:
+        _drop(client)
         text = str(error)
         if any(words in text.lower() for words in _CREDENTIALS):
             raise BusError(f"username, password: the broker does not take them ({text}); set what it knows") from None

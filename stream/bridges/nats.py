@@ -191,13 +191,17 @@ class NatsBridge(Bridge):
 
     async def _connect(self) -> "Client":
         from nats.aio.client import Client
+        from nats.errors import NoServersError
 
         own = self._settings
         host, port = place(own.url, 4222)
         broken = self._broken = Broken()
 
+        complaints: list[str] = []
+
         async def complain(error: Exception) -> None:
             text = str(error)
+            complaints[:] = [text or type(error).__name__]
             if "permissions violation" in text.lower():
                 broken.tell(BusError(f"username: the server denies it our subjects ({text}); allow them"))
 
@@ -217,6 +221,8 @@ class NatsBridge(Bridge):
                 name=f"wardbeat {self._ward.name} {self._name}",
                 allow_reconnect=False,
                 connect_timeout=max(1, round(own.timeout_s)),
+                reconnect_time_wait=0,  # these two: no pauses and no tries of the library's own
+                max_reconnect_attempts=1,
                 ping_interval=PING_S,
                 max_outstanding_pings=1,
                 error_cb=complain,
@@ -228,8 +234,10 @@ class NatsBridge(Bridge):
             transport = getattr(client, "_transport", None)  # nats-py leaves it open where connecting fails half-way
             if transport is not None:
                 transport.close()
-            if "authorization" in str(error).lower():
+            if "authorization" in f"{error} {complaints}".lower():
                 text = f"username, password, token: the server does not take them ({error}); set what it knows"
                 raise BusError(text) from None
+            if isinstance(error, NoServersError) and complaints:
+                raise ConnectionError(complaints[0]) from None
             raise
         return client

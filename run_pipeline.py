@@ -113,7 +113,9 @@ def run(
 ) -> None:
     """Run a ward on this machine: producer, shards, worker, gateway, view; a summary at the end."""
     from stream.roles import run as ward
+    from stream.roles.child import follow_parent
 
+    follow_parent()  # of a soak
     settings = _settings(config_path)
     if config_path is None:
         settings = ward.in_folder(settings, Path(state_dir) if state_dir else _fresh_folder())
@@ -134,7 +136,7 @@ def run(
 @click.option(
     "--account", type=click.Path(dir_okay=False, path_type=Path), help="At the end, samples sent by bed (JSON)."
 )
-@click.option("--spread", is_flag=True, help="Beds send in turns within a packet, not all at once.")
+@click.option("--spread", is_flag=True, help="Beds begin at different times, within 10 s, not all at once.")
 @click.option("--control", help="Address to be told of faults at, such as tcp://127.0.0.1:5641.")
 @click.option(
     "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Keep what has been sent here, as it goes."
@@ -386,6 +388,40 @@ def train(arguments: tuple[str, ...]) -> None:
         potassium.write(folder, 40 if "--quick" in arguments else 400, duration_s=60.0, seed=0)
         arguments = (*arguments, "--potassium", str(folder))
     sys.exit(trainer.main(list(arguments)))
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  python run_pipeline.py soak small                      a minute, twenty beds, two faults
+  python run_pipeline.py soak thousand --out soak/       1,000 beds for half an hour
+  python run_pipeline.py soak small --beds 200 --duration 300"""
+)
+@click.argument("plan", default="small")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for soak.json, soak.html and logs."
+)
+@click.option("--beds", type=click.IntRange(1, 20_000), help="In place of the plan's.")
+@click.option("--duration", type=click.FloatRange(5), help="Seconds to measure, in place of the plan's.")
+@click.option("--seed", type=click.IntRange(0), help="In place of the plan's.")
+def soak(plan: str, out: Path | None, beds: int | None, duration: float | None, seed: int | None) -> None:
+    """Load a whole ward for long, with faults by a PLAN (a name or a TOML file): every sample and alert accounted for,
+    a report, and exit code 1 when a limit of the plan is broken."""
+    from simulators.soak.plan import load
+    from simulators.soak.run import soak as run
+
+    chosen = load(plan, beds=beds, duration_s=duration, seed=seed)
+    folder = out or _fresh_folder()
+    result = run(chosen, folder)
+    for limit in result["limits"]:
+        verdict = {True: "held", False: "BROKEN", None: "not judged"}[limit["held"]]
+        click.echo(f"{verdict:10} {limit['name']}: {limit['value']}, at most {limit['limit']}")
+    for line in (*result["truth"]["lines"][:10], *result["notes"]):
+        click.echo(line)
+    cores = {name: round(process["cores"], 2) for name, process in result["processes"].items()}
+    click.echo(f"{result['plan']['beds']} beds, {result['beds_per_core'] or 0:.0f} per core; cores: {cores}")
+    click.echo(f"{folder / 'soak.html'}, {folder / 'soak.json'}")
+    sys.exit(0 if result["held"] else FELL_SHORT)
 
 
 @main.command(epilog="Example: python run_pipeline.py fetch mitdb/208")

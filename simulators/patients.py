@@ -65,7 +65,7 @@ class Patient:
         self._offsets = rng.integers(0, TABLE, 16)
         self.signals = tuple(SignalInfo(lead, "ecg", "mV", GAIN, 0) for lead in LEADS)
         if counter:
-            self.signals += (SignalInfo("N", "other", "", 1.0, 0),)
+            self.signals += (SignalInfo("N", "counter", "", 1.0, 0),)
 
     @cached_property
     def score(self) -> Score:

@@ -34,7 +34,9 @@ _TOGETHER_S = 1e-6  # what is due within this goes out together
 _FIRST_S = 1e-7  # a choir goes before the plays that are due with it, so that they can join it
 _LEAD_IN_S = 0.2  # before the first packet, for sockets to connect
 _MAX_WAIT_S = 0.25  # in one poll: how soon a signal is seen
-_SLOT_MS = 5.0  # of spread phases: beds of one slot send at the same time
+_SLOT_S = 0.005  # of spread phases: beds of one slot send at the same time
+_SPREAD_S = 10.0  # and their streams begin within so long, so that their windows do not end together either
+_GOLDEN = 0.6180339887498949
 _CONFIRM_S = 20.0  # at the end: how long the shards may take to have all on disk
 _STOPPED_CONFIRM_S = 0.3
 
@@ -70,9 +72,9 @@ def serve(
 class Producer:
     """What `serve` runs.
 
-    spread: beds send in turns within the length of a packet, as monitors that know nothing of each other do; else all
-    at once. control: address of the control socket (`simulators.control`). ledger: where to keep what has been sent.
-    mono_ns, clock_ns: the clocks, passed in for tests."""
+    spread: beds begin at different times, as monitors that know nothing of each other do, so that neither their packets
+    nor their windows come together; else all at once. control: address of the control socket (`simulators.control`).
+    ledger: where to keep what has been sent. mono_ns, clock_ns: the clocks, passed in for tests."""
 
     def __init__(
         self,
@@ -96,10 +98,9 @@ class Producer:
         self._mono_ns, self._clock_ns = mono_ns, UnsteadyClock(clock_ns, mono_ns)
         self._finishing = False
         epoch = epoch or f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
-        n_slots = max(1, int(packet_ms / _SLOT_MS)) if spread else 1
         cut = {"packet_ms": packet_ms, "start_s": start_s, "stop_s": stop_s}
         self._plays = [
-            Play(bed, index, epoch, loop, cut, phase_s=index % n_slots * _SLOT_MS / 1000)
+            Play(bed, index, epoch, loop, cut, phase_s=_phase_s(index) if spread else 0.0)
             for index, bed in enumerate(beds)
         ]
         self._ledger = None if ledger is None else Ledger(ledger, [bed.name for bed in beds], epoch)
@@ -377,6 +378,11 @@ class _Lane:
         elif now_ns - self._blocked_ns > 5 * SECOND:
             self._blocked_ns = now_ns
             log.warning("producer_waits", connect=self._connect, reason="the shard gives no credit, or is not there")
+
+
+def _phase_s(index: int) -> float:
+    """When a bed begins, evenly spread however many there are."""
+    return round(index * _GOLDEN % 1.0 * _SPREAD_S / _SLOT_S) * _SLOT_S
 
 
 def _check(beds: Sequence[Bed], start_s: float, stop_s: float | None) -> None:

@@ -25,6 +25,7 @@ from stream.alarms.book import NEVER
 from stream.alarms.conditions import Profile, ProfileError
 from stream.analysis import MAX_CHUNK_S, TICKS_PER_S, Analysis, Findings
 from stream.beds import KEPT, Bed
+from stream.counters import Counters
 from stream.judging import Item, Judging
 from stream.leads import Leads
 from stream.messages import beat_message, window_message
@@ -75,6 +76,7 @@ class Shard:
         self._analysis = Analysis(capacity, n_leads)
         self._leads = Leads(capacity, n_leads)
         self._pulses = Leads(capacity, len(SIGNALS), np.inf)
+        self._counters = Counters(capacity)
         self._n_samples = np.zeros(capacity, np.int64)  # analysed, all epochs together
         self._stamps = np.zeros((capacity, 4), np.int64)  # of the newest samples: device, sent, received, detected
         self._next_due = np.zeros(capacity, np.int64)  # of the alarms of each row
@@ -147,6 +149,7 @@ class Shard:
                 if pulsing[i]:
                     self._pulses.convert(row, samples, off, pulse[pulse_of[i], None, :, at:end])
                 self._strips.raw.push(row, np.array([chunk.first]), samples)
+                self._counters.check(row, np.array([chunk.first]), samples)
                 at = end
             last = chunks[-1]
             self._stamps[rows[i], :3] = last.device_ns, last.sent_ns, last.received_ns
@@ -165,6 +168,7 @@ class Shard:
         self._stamps[rows, 0] = block.device_ns
         self._stamps[rows, 1:3] = block.sent_ns, block.received_ns
         self._strips.raw.push(rows, block.first, block.samples)
+        self._counters.check(rows, block.first, block.samples)
         self._analyse(rows, x, np.full(len(rows), n), pulsing, pulse)
 
     def _analyse(
@@ -208,6 +212,7 @@ class Shard:
         bed.signals_are(event.signals, self._n_leads)
         self._leads.are(bed.row, bed.leads, bed.signals)
         self._pulses.are(bed.row, bed.pulses, bed.signals)
+        self._counters.are(bed.row, bed.signals)
         self._next_due[bed.row] = alarms.next_due
         self._analysis.start(bed.row, bed.fs)
         self._strips.start(bed.row, event.signals, bed.fs)
@@ -220,7 +225,7 @@ class Shard:
             raise ShardFull(f"bed {name}: shard {self.name} has its {self._capacity} beds; raise capacity")
         bed = self.beds[name] = Bed(self._free.pop() if self._free else len(self._rows), name, alarms)
         self._rows[bed.row : bed.row + 1] = [bed]
-        self._n_samples[bed.row] = 0
+        self._n_samples[bed.row] = self._counters.proved[bed.row] = self._counters.misplaced[bed.row] = 0
         self._stamps[bed.row] = 0
         return bed
 
@@ -241,7 +246,7 @@ class Shard:
         end = int(self._analysis.head[bed.row])
         self._strips.raw.skip_to(bed.row, event.first + event.n)
         self._alert(bed, bed.alarms.gap(begin, end - begin, begin))  # known where it begins: no timer runs into it
-        log.warning("gap", bed=bed.name, first=event.first, n_samples=event.n, cause=event.cause)
+        log.warning("gap", bed=bed.name, epoch=bed.epoch, first=event.first, n_samples=event.n, cause=event.cause)
 
     def _end(self, bed: Bed) -> None:
         """The record is over: what is pending is decided with what there is."""
@@ -489,6 +494,7 @@ class Shard:
             "dropped_messages": bed.n_dropped,
             "beats": bed.n_beats,
             "windows": bed.n_windows,
+            **self._counters.counts(bed.row),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -500,6 +506,7 @@ class Shard:
             "judging": self.judging.state_dict(),
             "outbox": self.outbox.state(),
             "n_samples": self._n_samples,
+            "counters": self._counters.state_dict(),
             "beds": [
                 {
                     **{name: getattr(bed, name) for name in KEPT},
@@ -521,6 +528,7 @@ class Shard:
         self.outbox.restore(state["outbox"])
         self._free = list(state["free"])
         self._n_samples[:] = state["n_samples"]
+        self._counters.load_state_dict(state["counters"])
         for row, saved in enumerate(state["beds"]):
             alarms = BedAlarms(saved["name"], saved["epoch"], saved["fs"], self._profile_of(saved["name"]))
             alarms.restore(saved["alarms"])
@@ -530,6 +538,7 @@ class Shard:
             bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
             self._leads.are(row, bed.leads, bed.signals)
             self._pulses.are(row, bed.pulses, bed.signals)
+            self._counters.are(row, bed.signals)
             self._next_due[row] = alarms.next_due
             self._strips.restore(row, bed.signals, bed.fs, saved["strips"])
             self._rows.append(bed)

@@ -56,10 +56,11 @@ class WireError(ValueError):
 
 
 class Signal(Struct, frozen=True, forbid_unknown_fields=True):
-    """One signal of a bed. Physical value = (digital - baseline) / gain, in `unit`."""
+    """One signal of a bed. Physical value = (digital - baseline) / gain, in `unit`. A `counter` holds the index of each
+    sample modulo 2**15: it is checked where the samples go into the analysis, and counted."""
 
     name: Name
-    kind: Literal["ecg", "pleth", "abp", "resp", "other"]
+    kind: Literal["ecg", "pleth", "abp", "resp", "counter", "other"]
     unit: Annotated[str, Meta(max_length=16)]
     gain: Annotated[float, Meta(ge=1e-9, le=1e12)]
     baseline: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0

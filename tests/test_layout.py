@@ -20,7 +20,11 @@ MAY = {
     "simulators": ("simulators", "stream.wire", "model.datasets"),
 }
 # A producer is a process of the ward: it logs, is ready and stops as every role does.
-ALSO = {"simulators.producer": ("stream.log", "stream.process")}
+# A soak asks the supervisor's control socket by the client that comes with it.
+ALSO = {
+    "simulators.producer": ("stream.log", "stream.process"),
+    "simulators.soak.stage": ("stream.roles.supervisor",),
+}
 # Pure functions from samples to numbers: nothing that has a clock, a socket or a thread.
 NOT_IN_MODEL = {
     "asyncio",

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Kind = Literal["ecg", "pleth", "abp", "resp", "other"]
+Kind = Literal["ecg", "pleth", "abp", "resp", "counter", "other"]
 MISSING = -32768  # int16 that stands for a sample that is not there, as on the wire
 
 _ECG_NAMES = re.compile(

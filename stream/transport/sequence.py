@@ -283,7 +283,7 @@ class Sequence:
 
     def counts(self) -> dict[str, int]:
         """Packets by fate, then samples by fate: `delivered` + `gap` is the length of all epochs so far,
-        up to the newest sample taken."""
+        up to the newest sample taken; `closed` is that of the epochs before this one."""
         return {
             "received": self.n_received,
             "accepted": self.n_accepted,
@@ -294,6 +294,7 @@ class Sequence:
             "refused": self.n_refused,
             "truth_dropped": self.n_truth_dropped,
             "delivered": self.delivered,
+            "closed": self.closed,
             "epochs_missed": self.n_epochs_missed,
             "gap": sum(self.gaps.values()),
             **{f"gap.{cause}": n for cause, n in self.gaps.items()},

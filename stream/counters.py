@@ -1,5 +1,5 @@
-"""Proof by counters: where a signal of a bed holds the index of each sample, it is held against the place that the sample
-takes in the analysis, so that nothing can be lost, doubled or put elsewhere unseen. Sources of soak tests send them."""
+"""Proof by counters: where a signal of a bed holds the index of each sample, it is held against the place that the
+sample takes in the analysis, so that nothing is lost, doubled or put elsewhere unseen. Sources of soaks send them."""
 
 from typing import Any
 

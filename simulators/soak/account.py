@@ -73,8 +73,8 @@ def account(
     epochs of the bed before it. `gaps`: as the shards logged them."""
     total = Account(named=list(gaps))
     named = Counter[str]()
-    for gap in total.named:
-        named[gap.bed] += gap.n
+    for one in total.named:
+        named[one.bed] += one.n
     for bed in ledgers[0][0].beds:
         counts = accounts[bed].counts if bed in accounts else {}
         sent = sum(ledger.beds[bed].n_samples for ledger, _ in ledgers)

@@ -231,7 +231,8 @@ class Observer:
         ns = b[known] - a[known]
         if begun == "sent":  # by the source's clock, which the soak knows to be off by so much
             ns = ns + self.clock_ns
-        return np.maximum(ns, 0) / 1e6
+        ms: npt.NDArray[np.float64] = np.maximum(ns, 0) / 1e6
+        return ms
 
     def _take(self, topic: bytes, number: int, frame: bytes) -> None:
         self.n_messages += 1

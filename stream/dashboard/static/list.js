@@ -66,7 +66,7 @@ export class AlarmTable {
 
   _row({ event: e, started, ended }, before) {
     const drawn = before?.row.querySelector(".strip");
-    const place = el("td.place", {}, drawn ?? el("button", { type: "button", onclick: ({ target }) => this._strip(e, target.parentElement), "aria-label": `Strip of ${e.bed} ${words(e)}` }, "Show"));
+    const place = el("td.place", {}, drawn ?? el("button", { type: "button", onclick: ({ target }) => this._strip(e, target.parentElement), "aria-label": `Show the strip of ${e.bed} ${words(e)}` }, "Show"));
     const notes = [e.suppressed_by ? "held back by a graver one" : "", e.reason].filter(Boolean).join(", ");
     const row = el("tr", { dataset: { priority: e.kind === "technical" ? "technical" : e.priority, state: e.state } },
       el("td", {}, el("time", { datetime: started }, new Date(started).toLocaleTimeString("en-GB"))),

@@ -20,8 +20,8 @@ export class Overview {
     this.none = el("p.none", {}, "No bed sends anything yet.");
     this.node = el("div.overview", {},
       el("h1.unseen", {}, "Overview"),
-      el("section.beds", { "aria-label": "Beds" }, this.none, this.grid, this.pager),
-      el("aside", { "aria-label": "Alarms that stand" }, el("h2", {}, "Alarms"), this.rail, el("p.scale-note", {})));
+      el("section.beds", { "aria-label": "All beds", tabindex: "0" }, this.none, this.grid, this.pager),
+      el("aside", { "aria-label": "Alarms that stand", tabindex: "0" }, el("h2", {}, "Alarms"), this.rail, el("p.scale-note", {})));
     this.note = this.node.querySelector(".scale-note");
     this._frames = 0;
   }
@@ -109,7 +109,7 @@ export class Overview {
       if (!row) {
         row = el("li", { dataset: { id: e.alert_id } },
           el("a", { href: `#/bed/${encodeURIComponent(e.bed)}` }, e.bed), el("span.text"), el("span.since"),
-          el("button.ack", { type: "button", onclick: () => acknowledge(this.app, e.bed, e.alert_id), "aria-label": `Acknowledge ${e.bed} ${words(e)}` }, "Ack"));
+          el("button.ack", { type: "button", onclick: () => acknowledge(this.app, e.bed, e.alert_id), "aria-label": `Ack ${e.bed} ${words(e)}` }, "Ack"));
       }
       rows.delete(e.alert_id);
       say(row.children[1], `${mark(e)} ${words(e)}${e.state === "latched" ? " (over)" : ""}`);

@@ -69,7 +69,7 @@ export class Tile {
     put(this.inop, "hidden", !inop);
     const open = bed.standing.some((e) => !e.ack && (e.state === "latched" || e.priority !== "low"));
     put(this.ack, "hidden", !open || !app.store.may("operator"));
-    put(this.ack, "aria-label", `Acknowledge the alarms of ${bed.name}`);
+    put(this.ack, "aria-label", `Ack: acknowledge the alarms of ${bed.name}`);
     if (stale) {
       if (this.lost.hidden) this.sweep.clear();
       say(this.lost, `STALE  no data since ${clock(Date.now() - 1000 * bed.silent_s(now))}`);

@@ -1,0 +1,1 @@
+"""Tests of the central station in the browser."""

@@ -123,6 +123,13 @@ class DashboardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
 
+class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Prometheus endpoints: `ports` by role (`worker`, `gateway`, `shard.a`); a role without one has no endpoint."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=200)] = "127.0.0.1"
+    ports: dict[str, Annotated[int, Meta(ge=1, le=65_535)]] = {}
+
+
 class BedSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One bed. `shard`: the name of its shard. `source`: what `produce` plays to it, None where a
     real source sends. `alarms`: overrides by code, over those of the ward."""
@@ -144,6 +151,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     supervisor: SupervisorSettings = SupervisorSettings()
     producer: ProducerSettings = ProducerSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    metrics: MetricsSettings = MetricsSettings()
     alarms: dict[str, dict[str, Any]] = {}
     bridges: dict[Key, AnySettings] = {}
     beds: dict[Name, BedSettings] = {}
@@ -322,6 +330,14 @@ def _link(values: dict[str, Any], problems: list[str]) -> None:
             f"dashboard.host = {_shown(own.host)}: other machines can reach that, and nobody is asked who it is; "
             'write [dashboard.users.NAME] with token = "..." and role, or set 127.0.0.1'
         )
+    roles = ["worker", "gateway", *(f"shard.{name}" for name in settings.shards)]
+    problems += [
+        f"metrics.ports.{quoted(role)}: no such role; {suggest(role, roles)}"
+        for role in settings.metrics.ports
+        if role not in roles
+    ]
+    ports = {f"metrics.ports.{quoted(role)}": str(port) for role, port in settings.metrics.ports.items()}
+    _refuse_twice("port", ports, problems)
     folders = {f"shards.{name}.state_dir": shard.state_dir for name, shard in settings.shards.items()}
     _refuse_twice("folder", folders, problems)
     for key, address in addresses.items():

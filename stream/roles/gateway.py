@@ -26,6 +26,7 @@ from stream.gateway.journal import Journal, JournalError, check, utc
 from stream.gateway.register import ActionError, Register, Sessions
 from stream.latency import Latency
 from stream.log import mark_ready
+from stream.metrics import Metrics, Snapshot, endpoint
 from stream.process import Stop, bind, fresh_id
 from stream.wire import Action, AlertEvent, Alerts, Greeting, Strip, WireError
 
@@ -70,6 +71,7 @@ def serve(settings: Settings) -> int:
         ward = Ward(settings.ward.name, settings.ward.unit)
         bridges = Runner(settings.bridges, ward, Path(own.journal)) if settings.bridges else None
         gateway = Gateway(settings, journal, shards, publish, control, bridges=bridges)
+        gateway.metrics = endpoint(settings, "gateway")
         if bridges is not None:
             bridges.start()
         dashboard = _dashboard(settings)
@@ -126,6 +128,7 @@ class Gateway:
         self.register = Register(journal.active())
         self.counts: Counter[str] = Counter()
         self._latency = Latency()
+        self.metrics: Metrics | None = None
         self._session = fresh_id()
         self._bus_alarms = BusAlarms(settings.ward.name, self._session, Profile(settings.alarms))
         # Microseconds of now: a gateway that starts again goes on far above where it ended, so that
@@ -457,6 +460,9 @@ class Gateway:
                 log.warning("shard_silent", shard=shard, silent_s=round((monotonic_ns - greeted_ns) / 1e9, 1))
                 del self._greeted_ns[shard]
         figures = self._latency.figures(monotonic_ns)
+        if self.metrics is not None:
+            gauges = {"beds": len(self.register.beds), "alerts_standing": len(self.register.active)}
+            self.metrics.put(Snapshot(counts=self.counts.copy(), gauges=gauges, stages=self._latency.totals()))
         state = {"beds": len(self.register.beds), "alerts_standing": len(self.register.active)}
         accounts = self._bridges.accounts() if self._bridges is not None else {}
         for name, account in accounts.items():

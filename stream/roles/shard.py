@@ -19,6 +19,7 @@ from stream.alarms.conditions import Profile
 from stream.config import Settings, ShardSettings
 from stream.latency import Latency
 from stream.log import mark_ready
+from stream.metrics import Metrics, Snapshot, endpoint
 from stream.process import Stop, bind, connect, fresh_id
 from stream.shard import SIGNAL_LOST_S, STREAM_LATE_MS, Shard
 from stream.transport.ingest import Ingest
@@ -53,6 +54,7 @@ def serve(settings: Settings, name: str) -> int:
         connect(own.gateway, f"shard:{name}") as gateway,
     ):
         role = ShardRole(settings, name, sources, worker, gateway)
+        role.metrics = endpoint(settings, f"shard.{name}")
         mark_ready(f"shard.{name}", beds=len(role.shard.beds))
         while not stop.asked:
             role.step()
@@ -97,6 +99,7 @@ class ShardRole:
         self._waves = Watched()
         self._given_ns = 0
         self.refused = 0
+        self.metrics: Metrics | None = None
         self._path = Path(self._own.state_dir) / "checkpoint.msgpack"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._scribe = checkpoint.Scribe(self._path)
@@ -248,7 +251,17 @@ class ShardRole:
             self._greet()
         if self._due("status", 1.0):
             accounts = (self.ingest.account(bed, now_ns, mono_ns) for bed in self.ingest.beds())
-            self._give(self._gateway, self.shard.status(accounts, self._latency.figures(mono_ns)))
+            told = list(self.shard.status(accounts, self._latency.figures(mono_ns)))
+            self._give(self._gateway, told)
+            if self.metrics is not None:
+                self.metrics.put(
+                    Snapshot(
+                        counts={"refused": self.refused, **{f"refused.{k}": n for k, n in self.ingest.refused.items()}},
+                        gauges={"waiting_items": len(self.shard.judging), "waiting_alerts": len(self.shard.outbox)},
+                        stages=self._latency.totals(),
+                        beds=told,
+                    )
+                )
             self.shard.forgo()
             for bed in self.ingest.vacant(mono_ns):
                 if self.shard.release(bed):

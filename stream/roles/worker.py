@@ -6,6 +6,7 @@ after every batch size has been warmed.
 """
 
 import time
+from collections import Counter
 
 import numpy as np
 import structlog
@@ -17,6 +18,7 @@ from stream import wire
 from stream.batcher import Batch, Batcher, Slice
 from stream.config import Settings, WorkerSettings
 from stream.log import mark_ready
+from stream.metrics import Metrics, Snapshot, endpoint
 from stream.process import Stop, bind, fresh_id
 
 log = structlog.get_logger()
@@ -33,6 +35,7 @@ def serve(settings: Settings) -> int:
     judge.warm(sizes)
     with Stop() as stop, bind(zmq.ROUTER, "worker.bind", settings.worker.bind) as socket:
         worker = Worker(settings.worker, judge, socket)
+        worker.metrics = endpoint(settings, "worker")
         log.info("worker_ready", device=str(judge.device), model=judge.version, batch_sizes=sizes)
         mark_ready("worker")
         while not stop.asked:
@@ -57,6 +60,9 @@ class Worker:
         self._shards: dict[bytes, tuple[str, int]] = {}
         self._ready_due_ns = 0
         self.refused = 0
+        self.metrics: Metrics | None = None
+        self._batches: Counter[tuple[str, int]] = Counter()
+        self._busy_ns = 0
 
     def step(self, timeout_ms: int = 100) -> None:
         """Take in what has come, judge at most one batch, answer it."""
@@ -109,6 +115,8 @@ class Worker:
             log.error("batch_refused", kind=batch.kind, n=batch.n, error=str(error).splitlines()[0])
             return
         judged_ns = time.time_ns()
+        self._batches[batch.kind, batch.n] += 1
+        self._busy_ns += judged_ns - batched_ns
         for part in batch.slices:
             rows = slice(part.first_row, part.first_row + part.n)
             reply = wire.Judged(
@@ -140,6 +148,12 @@ class Worker:
             model_version=self._judge.version,
             queued=len(self._batcher),
         )
+        if self.metrics is not None:
+            gauges = {"queued": float(len(self._batcher)), "shards": float(len(self._shards))}
+            counts = {"refused": self.refused}
+            self.metrics.put(
+                Snapshot(counts=counts, gauges=gauges, batches=self._batches.copy(), busy_s=self._busy_ns / 1e9)
+            )
         frame = wire.encode(message)
         for identity, (_, seen_ns) in list(self._shards.items()):
             if now_ns - seen_ns > SHARD_GONE_NS:

@@ -1,6 +1,6 @@
 """From samples to what must be judged: the streaming stages of `model` in a row, for all beds at once.
 
-    samples ▶ Resampler ▶ 250 Hz ▶ PeriodDetector ▶ R peaks ▶ BeatCutter ▶ beats
+    samples ▶ Resampler ▶ 250 Hz, Rails ▶ PeriodDetector ▶ R peaks ▶ BeatCutter ▶ beats
                                ├──▶ Quality ▶ which two leads the model sees
                                ├──▶ VfIndex
                                └──▶ ModelRate ▶ 125 Hz ring ▶ Templates, hops
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from model.periods import Beats, PeriodDetector
 from model.pulse import NO_PULSES, SIGNALS, PulseDetector, Pulses
 from model.quality import Quality, QualityReport
+from model.rails import Rails
 from model.resample import ModelRate, Resampler
 from model.segments import (
     BeatCutter,
@@ -69,6 +70,7 @@ class Analysis:
         self.n_leads = n_leads
         self.resampler = Resampler(n_rows, n_leads)
         self.head = np.zeros(n_rows, np.int64)
+        self._rails = Rails(n_rows, n_leads)
         self._detector = PeriodDetector(n_rows, n_leads)
         self._quality = Quality(n_rows, n_leads)
         self._vf = VfIndex(n_rows, n_leads)
@@ -99,6 +101,7 @@ class Analysis:
         self._pulse_resampler.reset(rows, first_sample)
         first = self.resampler.next_tick(rows)
         self.head[rows] = first
+        self._rails.reset(rows, first)
         self._detector.reset(rows, first)
         self._quality.reset(rows, first)
         self._vf.reset(rows, first)
@@ -117,7 +120,7 @@ class Analysis:
         """The next samples of `rows` (k,): x (k, n_leads, n_max) float32 mV at each row's own rate, NaN missing,
         of which n (k,) are valid; no more than MAX_CHUNK_S of signal. `pulse`: of the j rows that are `pulsing` (k,),
         which do so from their start on or never, PLETH and ABP (j, len(SIGNALS), n_max) in any unit, NaN missing."""
-        y, m, _ = self.resampler.push(rows, x, n)
+        y, m = self._sampled(*self.resampler.push(rows, x, n)[:2], rows)
         beats = self._detector.push(rows, y, m)
         pulses = NO_PULSES
         if pulsing is not None and pulse is not None:
@@ -127,12 +130,18 @@ class Analysis:
 
     def flush(self, rows: Ints) -> Findings:
         """What is pending at the end of the signal of `rows` (k,). A `reset` or `start` must follow."""
-        y, m, _ = self.resampler.flush(rows)
+        y, m = self._sampled(*self.resampler.flush(rows)[:2], rows)
         beats = _joined(self._detector.push(rows, y, m), self._detector.flush(rows))
         z, j, _ = self._model_rate.push(rows, y, m)
         rest, k, _ = self._model_rate.flush(rows)
         self._ring.push(rows, z, j)
         return self._find(rows, y, m, beats, (rest, k, k), NO_PULSES, ended=True)
+
+    def _sampled(self, y: Floats, m: Ints, rows: Ints) -> tuple[Floats, Ints]:
+        """Of the samples at 250 Hz, what is a signal."""
+        y = np.ascontiguousarray(y, np.float32)
+        self._rails.push(rows, y, m)
+        return y, m
 
     def _find(
         self,
@@ -202,8 +211,8 @@ class Analysis:
 
 
 _STAGES = (
-    "resampler", "_detector", "_quality", "_vf", "_pulse_resampler", "_pulse", "_model_rate", "_cutter", "_templates",
-    "_hops",
+    "resampler", "_rails", "_detector", "_quality", "_vf", "_pulse_resampler", "_pulse", "_model_rate", "_cutter",
+    "_templates", "_hops",
 )  # fmt: skip
 _ARRAYS = ("head", "_lead_quality", "_vf_index", "_last_beats")
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from stream.alarms.conditions import Profile, ProfileError
+from stream.alarms.conditions import ADULT, Profile, ProfileError, Table, table
 from stream.bridges.bridge import MEANINGS
 from stream.bridges.kinds import AnySettings
 from stream.wire import Name
@@ -31,10 +31,11 @@ Source = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
 class WardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the ward is called on displays and on buses."""
+    """How the ward is called on displays and on buses. `profile`: of its beds, a name or the path of a file."""
 
     name: Name = "ward"
     unit: Name = "simulated unit"
+    profile: Source = "adult"
 
 
 class ShardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -132,10 +133,11 @@ class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 class BedSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One bed. `shard`: the name of its shard. `source`: what `produce` plays to it, None where a
-    real source sends. `alarms`: overrides by code, over those of the ward."""
+    real source sends. `profile`: of its alarms, None for the ward's. `alarms`: overrides by code, over the ward's."""
 
     shard: str = ""
     source: Source | None = None
+    profile: Source | None = None
     alarms: dict[str, dict[str, Any]] = {}
 
 
@@ -188,12 +190,14 @@ def build(raw: Mapping[str, Any], *, file: str = "settings", folder: Path | None
     Raises SettingsError with every problem of the mapping."""
     problems: list[str] = []
     values = _read(Settings, raw, "", problems)
+    folder = (folder or Path.cwd()).resolve()
     if not problems:
+        _place_profiles(values, folder)
         _link(values, problems)
     if problems:
         raise SettingsError(f"{file}: {problem}" for problem in problems)
     settings: Settings = msgspec.convert(values, Settings)
-    return _absolute(settings, (folder or Path.cwd()).resolve())
+    return _absolute(settings, folder)
 
 
 def save(settings: Settings, path: str | os.PathLike[str]) -> None:
@@ -346,18 +350,44 @@ def _link(values: dict[str, Any], problems: list[str]) -> None:
             problems.append(f"{key} = {_shown(address)}: port {port} is not one of 1 to 65535")
 
 
+def profile_of(settings: Settings, bed: str = "") -> Profile:
+    """The alarm profile of a bed as it is set up: its table, the ward's limits and its own. "": of a bed not named."""
+    own = settings.beds.get(bed, BedSettings())
+    return Profile(settings.alarms, table(own.profile or settings.ward.profile)).with_changes(own.alarms)
+
+
+def _place_profiles(values: dict[str, Any], folder: Path) -> None:
+    """A profile that is a file, and not a name, lies where the folder of the settings says."""
+    for part in (values.get("ward", {}), *values.get("beds", {}).values()):
+        name = part.get("profile")
+        if name and ("/" in name or name.endswith(".toml")):
+            part["profile"] = str(folder / Path(name).expanduser())
+
+
 def _check_alarms(values: Mapping[str, Any], problems: list[str]) -> None:
-    """The ward's limits, and each bed's on top of them; a fault is told once, where it stands."""
-    ward = Profile()
+    """The ward's profile and limits, and each bed's on top of them; a fault is told once, where it stands."""
+    limits: dict[str, Any] = {}
+    named = values.get("ward", {}).get("profile", "adult")
+    ward = _table_of(named, "ward.profile", problems) or ADULT
     try:
-        ward = ward.with_changes(values.get("alarms", {}))
+        limits = Profile(values.get("alarms", {}), ward).changes
     except ProfileError as error:
         problems.append(f"alarms.{error}")
     for name, bed in values.get("beds", {}).items():
+        where = f"beds.{quoted(name)}"
+        other = bed.get("profile") and _table_of(bed["profile"], f"{where}.profile", problems)
         try:
-            ward.with_changes(bed.get("alarms", {}))
+            Profile(limits, other or ward).with_changes(bed.get("alarms", {}))
         except ProfileError as error:
-            problems.append(f"beds.{quoted(name)}.alarms.{error}")
+            problems.append(f"{where}.alarms.{error}")
+
+
+def _table_of(name: str, where: str, problems: list[str]) -> Table | None:
+    try:
+        return table(name)
+    except ProfileError as error:
+        problems.append(f"{where} = {_shown(name)}: {error}")
+        return None
 
 
 def _refuse_twice(what: str, values: Mapping[str, str], problems: list[str]) -> None:

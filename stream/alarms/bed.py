@@ -219,7 +219,7 @@ class BedAlarms:
     def state(self) -> dict[str, Any]:
         """All of it, of plain values that msgpack takes; `restore` into a BedAlarms of the same bed."""
         return {
-            "profile": self._book.base.changes,
+            "profile": _set_up(self._book.base),
             "book": self._book.state(),
             "detectors": self._detectors.state(),
             "judgements": self._judgements.state(),
@@ -240,7 +240,7 @@ class BedAlarms:
         self._actions = [(tick, msgspec.convert(action, Action)) for tick, action in state["actions"]]
         self._seen = deque(state["seen"], maxlen=ACTIONS_KEPT)
         self._off = state["off"]
-        if state["profile"] != self._book.base.changes:
+        if state["profile"] != _set_up(self._book.base):
             self._profile_changed(self._book.clock)
         self._plan()
 
@@ -329,3 +329,8 @@ class BedAlarms:
             confidence=second.confidence,
             quality=second.quality,
         )
+
+
+def _set_up(profile: Profile) -> list[Any]:
+    """What a profile was set up with."""
+    return [profile.table.name, profile.changes]

@@ -1,10 +1,10 @@
-"""The alarm conditions of a bed as data, and the profile that holds a bed's limits.
+"""The alarm conditions as data, and the profile that holds a bed's limits.
 
-One row per condition: what it says on the ward, its code on the buses, its priority, whether it
-latches, its place in a chain, how long it stays up after its last trigger, and its limits with the
-range each may be set in. What makes a condition true is in `criteria`, `runs` and `rhythms`; what
-becomes of it in `lifecycle`. Defaults are those of an adult profile and research choices, not a
-maker's: `docs/alarms.md` says where each comes from.
+The table is a file, `profiles/adult.toml`: a row per condition says what it is called on the ward, its
+code on the buses, its priority, whether it latches, its place in a chain, how long it stays up after
+its last trigger, and its limits with the range each may be set in. A further profile is a further
+file, which says what differs. What makes a condition true is in `criteria`, `runs` and `rhythms`; what
+becomes of it in `lifecycle`.
 
     >>> profile = Profile({"HR_HIGH": {"limit": 130}})
     >>> profile.limit("HR_HIGH", "limit"), profile.extreme_high
@@ -12,9 +12,14 @@ maker's: `docs/alarms.md` says where each comes from.
 """
 
 import math
+import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 TICK_HZ = 250
 """The clock of all alarm decisions: ticks of 4 ms since the epoch's first sample."""
@@ -66,141 +71,114 @@ class Condition:
     limits: Mapping[str, Limit] = field(default_factory=dict)
 
 
-def _mdc(number: int, name: str) -> str:
-    return f"{number}^MDC_EVT_{name}^MDC"
-
-
-def _pending(name: str) -> str:
-    """A condition without a term of the standard: the form in use for codes that are pending."""
-    return f"0^MDCX_EVT_{name}^MDC"
-
-
-def _red(code: str, words: str, mdc: str, place: str, unit: str, limits: dict[str, Limit]) -> Condition:
-    chain, rank = place[:2], int(place[3:])
-    return Condition(code, words, mdc, "high", chain, rank, latching=True, can_be_off=False, unit=unit, limits=limits)
-
-
-def _yellow(code: str, words: str, mdc: str, place: str, level: int = 0, **more: Any) -> Condition:
-    return Condition(code, words, mdc, "medium", place[:2], int(place[3:]), level=level, **more)
-
-
-def _short(code: str, words: str, mdc: str, place: str, level: int = 0, **more: Any) -> Condition:
-    return Condition(code, words, mdc, "low", place[:2], int(place[3:]), level=level, **more)
-
-
 def withheld(code: str) -> str:
     """The code of what tells that a red was withheld, on evidence of the pulse."""
     return f"{code}_WITHHELD"
 
 
-def _withheld(rank: int, code: str, words: str) -> Condition:
-    """Never announced: `chains` keeps it back for good."""
-    mdc = _pending(f"{code}_WITHHELD")
-    return Condition(withheld(code), words, mdc, "low", "W", rank, "advisory", can_be_off=False, hold_s=3.0)
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a profile file says: the conditions by code, and `general`, settings that belong to no single one."""
+
+    name: str
+    rows: Mapping[str, Condition]
+    general: Mapping[str, Mapping[str, Limit]]
+
+    def limits(self, code: str) -> Mapping[str, Limit] | None:
+        """What may be set of a condition or a general group; None where there is no such."""
+        row = self.rows.get(code)
+        return row.limits if row else self.general.get(code)
 
 
-def _tech(rank: int, code: str, words: str, mdc: str, hold_s: float = 0, **limits: Limit) -> Condition:
-    may: tuple[Priority, ...] = ("medium", "low")
-    return Condition(
-        code, words, mdc, "low", "T", rank, "technical", can_be_off=False, hold_s=hold_s, priorities=may, limits=limits
-    )
+FOLDER = Path(__file__).parent / "profiles"
 
 
-_BPM = "bpm"
-_EVENT_S, _RHYTHM_S = 5.0, 10.0  # how long an event, and a pattern of beats, stays up
-_SEEN = {"probability": Limit(0.7, 0.3, 1), "windows": Limit(2, 1, 10)}  # as the rhythm experts see it
-_RATE = {"hysteresis": Limit(3, 0, 10, _BPM), "hold_s": Limit(5, 0, 60, "s")}
-_LOWER: dict[str, Any] = {"priorities": ("medium", "low")}
+def _adult() -> Table:
+    """The profile that all others are variations of; a fault in it is one of this package."""
+    rows: dict[str, Condition] = {}
+    general: dict[str, dict[str, Limit]] = {}
+    for code, fields in tomllib.loads((FOLDER / "adult.toml").read_text(encoding="utf-8")).items():
+        if "words" not in fields:
+            general[code] = msgspec.convert(fields["limits"], dict[str, Limit])
+            continue
+        chain, _, rank = fields["chain"].partition(".")
+        rows[code] = msgspec.convert({**fields, "code": code, "chain": chain, "rank": int(rank)}, Condition)
+    return Table("adult", rows, general)
 
-# fmt: off
-TABLE: tuple[Condition, ...] = (
-    _red("VFIB", "VENT FIB", _pending("ECG_V_FIB"), "R1.0", "",
-         {"time_s": Limit(4, 2, 10, "s"), "hold_s": Limit(3, 0, 30, "s"), **_SEEN}),
-    _red("ASYSTOLE", "ASYSTOLE", _mdc(199684, "ECG_ASYSTOLE"), "R1.1", "s", {"time_s": Limit(4, 2.5, 10, "s")}),
-    _red("VTACH", "VTACH", _mdc(199832, "ECG_V_TACHY"), "R2.0", _BPM,
-         {"run": Limit(5, 3, 99), "rate": Limit(100, 20, 300, _BPM), "hold_s": Limit(5, 1, 60, "s"), **_SEEN}),
-    _red("X_TACHY", "xTACHY", _mdc(199730, "ECG_TACHY_EXTREME"), "R3.0", _BPM,
-         {"delta": Limit(20, 0, 50, _BPM), "clamp": Limit(200, 120, 300, _BPM)}),
-    _red("X_BRADY", "xBRADY", _mdc(199694, "ECG_BRADY_EXTREME"), "R3.1", _BPM,
-         {"delta": Limit(20, 0, 50, _BPM), "clamp": Limit(40, 15, 100, _BPM)}),
-    # The two that need a pace channel: the ids are kept, nothing here can raise them.
-    _yellow("PACER_NOT_CAPTURE", "PACER NOT CAPT", _mdc(199710, "ECG_PACING_NON_CAPT"), "Y0.0", on=False),
-    _yellow("PACER_NOT_PACING", "PACER NOT PACE", _mdc(199790, "ECG_PACER_NOT_PACING"), "Y0.1", on=False),
-    _yellow("PAUSE", "PAUSE", _mdc(199716, "ECG_PAUSE"), "Y1.0", 1, hold_s=_EVENT_S, unit="s",
-            limits={"time_s": Limit(2, 1.5, 5, "s")}),
-    _yellow("MISSED_BEAT", "MISSED BEAT", _mdc(199686, "ECG_BEAT_MISSED"), "Y1.1", 2, hold_s=_EVENT_S, unit="s",
-            refractory=True, limits={"ratio": Limit(1.75, 1.5, 3)}),
-    _yellow("NSVT", "NON-SUSTAIN VT", _mdc(199834, "ECG_V_TACHY_NON_SUST"), "Y2.0", 1, hold_s=_EVENT_S, unit=_BPM),
-    _yellow("VENT_BRADY", "VENT BRADY", _pending("ECG_V_BRADY"), "Y2.1", 1, hold_s=_EVENT_S, unit=_BPM, on=False,
-            priorities=("high", "medium"), limits={"run": Limit(5, 3, 99), "rate": Limit(40, 15, 60, _BPM)}),
-    _yellow("VENT_RHYTHM", "VENT RHYTHM", _mdc(199828, "ECG_V_RHY"), "Y2.2", 1, hold_s=_EVENT_S, unit=_BPM,
-            limits={"run": Limit(14, 3, 99)}),
-    _yellow("RUN_PVC", "RUN PVCs", _mdc(199820, "ECG_V_P_C_RUN"), "Y2.3", 1, hold_s=_EVENT_S, unit=_BPM),
-    _yellow("PAIR_PVC", "PAIR PVCs", _mdc(199818, "ECG_V_P_C_PAIR"), "Y2.4", 1, hold_s=_EVENT_S, unit="ms",
-            refractory=True, limits={"coupling_ms": Limit(600, 200, 1200, "ms")}, **_LOWER),
-    _yellow("R_ON_T", "R-ON-T PVCs", _mdc(199814, "ECG_V_P_C_RonT"), "Y2.5", 2, hold_s=_EVENT_S, unit="ms",
-            refractory=True, limits={"ratio": Limit(1 / 3, 0.2, 0.6)}, **_LOWER),
-    _short("BIGEMINY", "VENT BIGEMINY", _mdc(199690, "ECG_BIGEM"), "Y2.6", 2, hold_s=_RHYTHM_S,
-           limits={"cycles": Limit(3, 2, 10)}),
-    _short("TRIGEMINY", "VENT TRIGEMINY", _mdc(199844, "ECG_V_TRIGEM"), "Y2.7", 2, hold_s=_RHYTHM_S,
-           limits={"cycles": Limit(3, 2, 10)}),
-    _short("MULTIFORM_PVC", "MULTIFORM PVCs", _mdc(199816, "ECG_V_P_C_MULTIFORM"), "Y2.8", 2, hold_s=_RHYTHM_S,
-           refractory=True, limits={"beats": Limit(15, 3, 31)}),
-    _short("PVC_RATE", "PVCs/min", _mdc(199860, "ECG_V_P_C_RATE"), "Y2.9", 2, unit="/min",
-           limits={"limit": Limit(10, 1, 99, "/min")}),
-    _yellow("SVT", "SVT", _mdc(199800, "ECG_SV_TACHY"), "Y3.0", 1, hold_s=_EVENT_S, unit=_BPM,
-            limits={"run": Limit(5, 3, 99), "rate": Limit(180, 100, 300, _BPM)}),
-    _yellow("HR_HIGH", "HR", _mdc(196648, "HI"), "Y3.1", unit=_BPM,
-            limits={"limit": Limit(120, 60, 300, _BPM), **_RATE}),
-    _yellow("HR_LOW", "HR", _mdc(196670, "LO"), "Y3.2", unit=_BPM,
-            limits={"limit": Limit(50, 15, 110, _BPM), **_RATE}),
-    _yellow("AFIB", "AFIB", _mdc(199736, "ECG_ATR_FIB"), "Y4.0", 2,
-            limits={"time_s": Limit(60, 10, 300, "s"), "probability": Limit(0.5, 0.3, 1)}, **_LOWER),
-    _short("IRREGULAR_HR", "IRREGULAR HR", _mdc(199766, "ECG_CARD_BEAT_RATE_IRREG"), "Y4.1", 2,
-           limits={"time_s": Limit(60, 10, 300, "s"), "irregularity": Limit(0.12, 0.03, 0.5)}),
-    _short("END_AFIB", "END AFIB", _pending("ECG_ATR_FIB_END"), "Y4.2", kind="advisory", hold_s=_EVENT_S,
-           limits={"delay_s": Limit(120, 0, 1800, "s")}),
-    _short("END_IRREGULAR", "END IRREGULAR HR", _pending("ECG_CARD_BEAT_RATE_IRREG_END"), "Y4.3", kind="advisory",
-           hold_s=_EVENT_S, limits={"delay_s": Limit(120, 0, 1800, "s")}),
-    _withheld(0, "VFIB", "NO VENT FIB: PULSE"),
-    _withheld(1, "ASYSTOLE", "NO ASYSTOLE: PULSE"),
-    _withheld(2, "VTACH", "NO VTACH: PULSE"),
-    _tech(0, "SIGNAL_LOST", "SIGNAL LOST", _pending("SIGNAL_LOST"), _EVENT_S),
-    _tech(1, "LEADS_OFF", "ECG LEADS OFF", _mdc(196882, "LEADS_OFF")),
-    _tech(2, "CANNOT_ANALYZE", "CANNOT ANALYZE ECG", _mdc(196992, "SIG_UNANALYZEABLE"), time_s=Limit(30, 10, 120, "s")),
-    _tech(3, "NOISY_ECG", "NOISY ECG", _mdc(196682, "NOISY")),
-    _tech(4, "LEAD_OFF", "LEAD OFF", _mdc(196876, "LEAD_DISCONN")),
-    _tech(5, "MODEL_STALLED", "MODEL STALLED", _pending("MODEL_STALLED")),
-    _tech(6, "STREAM_LATE", "STREAM LATE", _pending("STREAM_LATE")),
-    _tech(7, "CLOCK_UNSYNC", "CLOCK UNSYNC", _pending("CLOCK_UNSYNC")),
-    _tech(8, "BUS_DOWN", "BUS UNREACHABLE", _pending("BUS_DOWN")),
-    _tech(9, "ALARMS_OFF", "ECG ALARMS OFF", _mdc(202790, "STAT_ECG_AL_ALL_OFF")),
-    _tech(10, "SOME_ALARMS_OFF", "SOME ECG ALARMS OFF", _mdc(202792, "STAT_ECG_AL_SOME_OFF")),
-    _tech(11, "LEARNING", "LEARNING ECG", _mdc(202832, "STAT_LEARN")),
-    _tech(12, "BUS_BEHIND", "BUS BEHIND", _pending("BUS_BEHIND")),
-    _tech(13, "BUS_REJECTED", "BUS REJECTS", _pending("BUS_REJECTED")),
-)
-# fmt: on
 
-CONDITIONS: dict[str, Condition] = {row.code: row for row in TABLE}
+ADULT = _adult()
+TABLE: tuple[Condition, ...] = tuple(ADULT.rows.values())
+CONDITIONS: Mapping[str, Condition] = ADULT.rows
+GENERAL: Mapping[str, Mapping[str, Limit]] = ADULT.general
 
-# Settings that belong to no single condition, set in the same way.
-GENERAL: dict[str, dict[str, Limit]] = {
-    "TIMEOUTS": {
-        "level_1_s": Limit(180, 0, 300, "s"),
-        "level_2_s": Limit(600, 0, 900, "s"),
-        "refractory_s": Limit(30, 0, 120, "s"),
-    },
-    "PAUSES": {
-        "audio_s": Limit(120, 1, 600, "s"),
-        "alarm_s": Limit(180, 1, 1800, "s"),
-        "off_s": Limit(3600, 1, 86400, "s"),
-    },
-}
+
+@lru_cache
+def table(name: str) -> Table:
+    """The table of a profile: `adult`, another name of `profiles/`, or a path. The file says `base = "adult"`
+    and what differs: of a condition `priority` and `on`, and of each limit its default and range.
+
+    Raises ProfileError, one line, with the file, the key, its value and what may stand there."""
+    if name == "adult":
+        return ADULT
+    path = Path(name) if "/" in name or name.endswith(".toml") else FOLDER / f"{name}.toml"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
+        raise ProfileError(f"{path}: cannot be read; known profiles are {known}, or give a path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: is no TOML ({error})") from None
+    if raw.pop("base", None) != "adult":
+        raise ProfileError(f'{path}: base: a profile is a variation of the adult one; write base = "adult"')
+    rows, general = dict(ADULT.rows), dict(ADULT.general)
+    for code, fields in raw.items():
+        try:
+            if code in rows:
+                rows[code] = _varied(rows[code], fields)
+            elif code in general:
+                general[code] = _varied_limits(general[code], fields.pop("limits", {}))
+                _nothing_else(fields, ("limits",))
+            else:
+                raise ProfileError(f"no such alarm; known are {', '.join([*rows, *general])}")
+        except (ProfileError, msgspec.ValidationError, AttributeError) as error:
+            raise ProfileError(f"{path}: {code}: {error}") from None
+    varied = Table(path.stem, rows, general)
+    Profile(table=varied)  # its defaults must go together
+    return varied
+
+
+def _varied(row: Condition, fields: dict[str, Any]) -> Condition:
+    limits = _varied_limits(row.limits, fields.pop("limits", {}))
+    priority = _checked_priority(row, fields.pop("priority", row.priority), row.priority)
+    on = fields.pop("on", row.on)
+    if on != row.on:
+        _checked_switch(row, on)
+    _nothing_else(fields, ("priority", "on", "limits"))
+    return replace(row, limits=limits, priority=priority, on=on)
+
+
+def _varied_limits(limits: Mapping[str, Limit], changes: Mapping[str, Any]) -> dict[str, Limit]:
+    varied = dict(limits)
+    for name, change in changes.items():
+        if name not in varied:
+            raise ProfileError(f"limits.{name}: no such limit; known are {', '.join(varied) or 'none'}")
+        limit = msgspec.convert({**asdict(varied[name]), **change}, Limit)
+        if not limit.low <= limit.default <= limit.high:
+            raise ProfileError(
+                f"limits.{name}: the default {limit.default:g} is outside {limit.low:g} to {limit.high:g}; "
+                "give all that differ of default, low and high"
+            )
+        varied[name] = limit
+    return varied
+
+
+def _nothing_else(fields: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for name in fields:
+        raise ProfileError(f"{name}: cannot be varied by a profile; it may say {', '.join(known)}")
 
 
 class Profile:
-    """The limits of a bed: the adult defaults with changes on top. Not changed once made.
+    """The limits of a bed: the defaults of a table with changes on top. Not changed once made.
 
     `changes` maps a code to what is set otherwise, as a table of ward.toml does:
     `{"HR_HIGH": {"limit": 130}, "AFIB": {"enabled": False}, "PAIR_PVC": {"priority": "low"}}`.
@@ -208,16 +186,15 @@ class Profile:
     value outside it.
     """
 
-    __slots__ = ("_enabled", "_limits", "_priority", "changes", "extreme_high", "extreme_low")
+    __slots__ = ("_enabled", "_limits", "_priority", "changes", "extreme_high", "extreme_low", "table")
 
-    def __init__(self, changes: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(self, changes: Mapping[str, Mapping[str, Any]] | None = None, table: Table = ADULT) -> None:
+        self.table = table
         self.changes: dict[str, dict[str, Any]] = {}
-        self._limits = {row.code: {name: limit.default for name, limit in row.limits.items()} for row in TABLE}
-        self._limits.update(
-            {group: {name: limit.default for name, limit in limits.items()} for group, limits in GENERAL.items()}
-        )
-        self._enabled = {row.code: row.on for row in TABLE}
-        self._priority: dict[str, Priority] = {row.code: row.priority for row in TABLE}
+        named = {code: row.limits for code, row in table.rows.items()} | dict(table.general)
+        self._limits = {code: {name: limit.default for name, limit in limits.items()} for code, limits in named.items()}
+        self._enabled = {code: row.on for code, row in table.rows.items()}
+        self._priority: dict[str, Priority] = {code: row.priority for code, row in table.rows.items()}
         for code, settings in (changes or {}).items():
             self._change(code, settings)
         high, low = self._limits["HR_HIGH"]["limit"], self._limits["HR_LOW"]["limit"]
@@ -236,7 +213,7 @@ class Profile:
 
     def with_changes(self, changes: Mapping[str, Mapping[str, Any]]) -> "Profile":
         """This profile with further changes on top; raises ProfileError and leaves this one alone."""
-        return Profile(merged(self.changes, changes))
+        return Profile(merged(self.changes, changes), self.table)
 
     def limit(self, code: str, name: str) -> float:
         return self._limits[code][name]
@@ -252,11 +229,10 @@ class Profile:
 
     def switched_off(self) -> Iterator[str]:
         """Codes that are off here and on by default."""
-        return (row.code for row in TABLE if row.on and not self._enabled[row.code])
+        return (code for code, row in self.table.rows.items() if row.on and not self._enabled[code])
 
     def _change(self, code: str, settings: Mapping[str, Any]) -> None:
-        row = CONDITIONS.get(code)
-        limits = row.limits if row else GENERAL.get(code)
+        row, limits = self.table.rows.get(code), self.table.limits(code)
         if limits is None:
             raise ProfileError(f"{code}: no such alarm; known are {', '.join([*CONDITIONS, *GENERAL])}")
         if not isinstance(settings, Mapping):
@@ -301,8 +277,8 @@ def _checked_switch(row: Condition, value: object) -> bool:
     return value
 
 
-def _checked_priority(row: Condition, value: object) -> Priority:
-    for allowed in row.priorities:
+def _checked_priority(row: Condition, value: object, *also: Priority) -> Priority:
+    for allowed in (*row.priorities, *also):
         if value == allowed:
             return allowed
     may = " or ".join(row.priorities) or f"only {row.priority}"

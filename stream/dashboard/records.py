@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stream.alarms.conditions import GENERAL, TABLE, Limit, Profile
-from stream.config import Settings
+from stream.alarms.conditions import Limit
+from stream.config import Settings, profile_of
 from stream.gateway import export
 from stream.gateway.journal import Journal
 from stream.wire import AlertEvent
@@ -33,9 +33,7 @@ def exported(settings: Settings, bed: str | None, since_ns: int | None, priority
 def limits(settings: Settings, bed: str) -> list[dict[str, Any]]:
     """A row for each condition that has limits, and what belongs to none: what is set, and the range it may be set in.
     Raises JournalError."""
-    profile = Profile(settings.alarms)
-    if bed in settings.beds:
-        profile = profile.with_changes(settings.beds[bed].alarms)
+    profile = profile_of(settings, bed)
     with Journal(Path(settings.gateway.journal), read_only=True) as journal:
         for action in journal.actions(bed, kind="limits"):
             profile = profile.with_changes(action.limits)
@@ -45,12 +43,12 @@ def limits(settings: Settings, bed: str) -> list[dict[str, Any]]:
             "priorities": row.priorities, "enabled": profile.enabled(row.code), "can_be_off": row.can_be_off,
             "limits": _limits(row.limits, profile.limits(row.code)),
         }
-        for row in TABLE
+        for row in profile.table.rows.values()
         if not row.code.startswith("PACER")
     ]  # fmt: skip
     general = [
         {"code": code, "words": code.capitalize(), "kind": "general", "limits": _limits(known, profile.limits(code))}
-        for code, known in GENERAL.items()
+        for code, known in profile.table.general.items()
     ]
     return rows + general
 

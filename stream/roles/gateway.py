@@ -21,7 +21,7 @@ from stream.alarms.conditions import Profile, ProfileError
 from stream.bridges.alarms import BusAlarms
 from stream.bridges.bridge import Ward
 from stream.bridges.runner import Runner
-from stream.config import Settings
+from stream.config import Settings, profile_of
 from stream.gateway.journal import Journal, JournalError, check, utc
 from stream.gateway.register import ActionError, Register, Sessions
 from stream.latency import Latency
@@ -130,7 +130,7 @@ class Gateway:
         self._latency = Latency()
         self.metrics: Metrics | None = None
         self._session = fresh_id()
-        self._bus_alarms = BusAlarms(settings.ward.name, self._session, Profile(settings.alarms))
+        self._bus_alarms = BusAlarms(settings.ward.name, self._session, profile_of(settings))
         # Microseconds of now: a gateway that starts again goes on far above where it ended, so that
         # a subscriber sees a gap and asks for a snapshot.
         self._number = utc_ns() // 1000
@@ -319,9 +319,7 @@ class Gateway:
 
     def _profile(self, bed: str) -> Profile:
         """The limits of a bed: the ward's, its own, and what operators changed since."""
-        profile = Profile(self._settings.alarms)
-        if bed in self._settings.beds:
-            profile = profile.with_changes(self._settings.beds[bed].alarms)
+        profile = profile_of(self._settings, bed)
         for action in self._journal.actions(bed, kind="limits"):
             try:
                 profile = profile.with_changes(action.limits)

@@ -16,7 +16,7 @@ import zmq
 from stream import checkpoint, wire
 from stream.alarms.book import NEVER
 from stream.alarms.conditions import Profile
-from stream.config import Settings, ShardSettings
+from stream.config import Settings, ShardSettings, profile_of
 from stream.latency import Latency
 from stream.log import mark_ready
 from stream.metrics import Metrics, Snapshot, endpoint
@@ -66,12 +66,7 @@ def profiles(settings: Settings) -> dict[str, Profile]:
     """The alarm profile of each bed that the settings name; "" is for the others.
 
     Raises ProfileError for a code or limit that is not known or out of range."""
-    ward = settings.alarms
-    named = {"": Profile(ward)}
-    for bed, own in settings.beds.items():
-        codes = ward.keys() | own.alarms.keys()
-        named[bed] = Profile({code: {**ward.get(code, {}), **own.alarms.get(code, {})} for code in codes})
-    return named
+    return {bed: profile_of(settings, bed) for bed in ("", *settings.beds)}
 
 
 class ShardRole:

@@ -177,3 +177,17 @@ def test_the_docs_tell_every_key_and_its_default() -> None:
             ):
                 default = str(default).lower() if isinstance(default, bool) else default  # as TOML has it
                 assert f"`{default}`" in told[name], f"[{section}] {name}: default {default!r}"
+
+
+def test_a_bed_has_the_profile_that_it_names_and_a_wrong_one_is_told_where_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "child.toml").write_text('base = "adult"\n[HR_HIGH]\nlimits.limit = { default = 160 }\n')
+    raw = {"beds": {"a": {"profile": "child.toml", "alarms": {"HR_LOW": {"limit": 70}}}, "b": {}}}
+    settings = config.build(raw, folder=tmp_path)
+    limits = {bed: config.profile_of(settings, bed).limit("HR_HIGH", "limit") for bed in ("a", "b", "c", "")}
+    assert limits == {"a": 160, "b": 120, "c": 120, "": 120}
+    assert config.profile_of(settings, "a").limit("HR_LOW", "limit") == 70
+    with pytest.raises(config.SettingsError) as refused:
+        config.build({"ward": {"profile": "x"}, "beds": {"a": {"profile": "y.toml"}}}, folder=tmp_path)
+    first, second = refused.value.problems
+    assert first.startswith('settings: ward.profile = "x": ') and "known profiles are adult" in first
+    assert second.startswith("settings: beds.a.profile = ") and f"{tmp_path}/y.toml: cannot be read" in second

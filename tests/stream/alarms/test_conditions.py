@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.alarms.conditions import CONDITIONS, GENERAL, TABLE, Profile, ProfileError
+from stream.alarms.conditions import CONDITIONS, FOLDER, GENERAL, TABLE, Profile, ProfileError, table
 
 # fmt: off
 ROWS = {
@@ -123,3 +123,52 @@ def test_the_page_on_alarms_has_every_limit_and_its_range() -> None:
         )
         priority = "/".join(dict.fromkeys((row.priority, *row.priorities)))
         assert f"| {row.code} | {priority} | {row.chain}.{row.rank} | {row.level or ''} | {limits} |" in page
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "alarms.md").read_text()
+
+
+def test_a_further_profile_is_a_file_that_says_what_differs(tmp_path: Path) -> None:
+    """The one of the page."""
+    path = tmp_path / "child.toml"
+    path.write_text(PAGE.partition("```toml\n")[2].partition("```")[0])
+    child = Profile(table=table(str(path)))
+    assert child.limit("HR_HIGH", "limit") == 160
+    assert child.extreme_high == 180
+    assert child.priority("PAIR_PVC") == "low"
+    assert child.limits("VTACH") == Profile().limits("VTACH")
+    assert child.with_changes({"HR_HIGH": {"limit": 190}}).limit("HR_HIGH", "limit") == 190
+    with pytest.raises(ProfileError, match=r"HR_HIGH.limit: 70 is refused; it may be 80 to 300 bpm"):
+        child.with_changes({"HR_HIGH": {"limit": 70}})
+    assert child.table.rows["VTACH"] == CONDITIONS["VTACH"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", 'base: a profile is a variation of the adult one; write base = "adult"'),
+        ("base = 3\n[[", "is no TOML"),
+        ('base = "adult"\n[HR_HIHG]\non = false', "HR_HIHG: no such alarm; known are VFIB"),
+        ('base = "adult"\n[VTACH]\nlatching = false', "VTACH: latching: cannot be varied by a profile"),
+        ('base = "adult"\n[VTACH]\non = false', "VTACH: VTACH.enabled: false is refused, this alarm cannot be"),
+        ('base = "adult"\n[VTACH]\npriority = "low"', "VTACH: VTACH.priority: 'low' is refused; it may be only high"),
+        ('base = "adult"\n[PAUSE]\nlimits.tme_s = {}', "PAUSE: limits.tme_s: no such limit; known are time_s"),
+        ('base = "adult"\n[PAUSE]\nlimits.time_s = { default = 9 }', "the default 9 is outside 1.5 to 5"),
+        ('base = "adult"\n[PAUSE]\nlimits.time_s = { default = "x" }', "PAUSE: Expected `float`, got `str`"),
+        ('base = "adult"\n[HR_LOW]\nlimits.limit = { default = 125, high = 130 }', "HR_LOW.limit: 125 is not below"),
+    ],
+)
+def test_a_wrong_profile_is_refused_with_its_file_and_what_may_stand_there(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ProfileError) as refused:
+        table(str(path))
+    assert says in str(refused.value)
+
+
+def test_a_profile_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ProfileError, match=r"nobody.toml: cannot be read; known profiles are adult"):
+        table("nobody")
+    assert {path.stem for path in FOLDER.glob("*.toml")} == {"adult"}

@@ -61,6 +61,7 @@ class Findings(NamedTuple):
     hop_wave: Floats
     hop_mask: Floats
     hop_urgent: npt.NDArray[np.bool_]
+    beat_urgent: npt.NDArray[np.bool_]  # of `complete`
 
 
 class Analysis:
@@ -178,7 +179,20 @@ class Analysis:
         hop_wave, hop_mask = cut_hops(self._ring.x, hops.row, lead, hop_start(hops.end) % RING_SAMPLES)
         urgent = self._urgent(hops.row)
         return Findings(
-            beats, quality, vf, pulses, complete, wave, features, hops.row, hops.end, ready, hop_wave, hop_mask, urgent
+            beats,
+            quality,
+            vf,
+            pulses,
+            complete,
+            wave,
+            features,
+            hops.row,
+            hops.end,
+            ready,
+            hop_wave,
+            hop_mask,
+            urgent,
+            self._urgent(complete.row),
         )
 
     def _quality_at(self, rows: Ints, ticks: Ints) -> Floats:

@@ -7,6 +7,9 @@ more is on its way (the device would idle). Calm windows move up among the beats
 `ageing_s`, and urgent ones let one other batch through now and then, so that no class starves; within
 a class it is first come, first served.
 
+No more than `max_queued` items wait. Where there are more, calm windows are given up, the newest first, and then
+beats; what is urgent never is, and there is little of it (a shard waits for 30 s of a bed at most).
+
 After Triton's dynamic batcher and mosec's `get_batch`; the classes with ageing are ours.
 """
 
@@ -59,6 +62,14 @@ class Batch:
     waited_ns: int
 
 
+class Given(NamedTuple):
+    """Items `first_id` and on of a shard that are given up."""
+
+    shard: bytes
+    first_id: int
+    n: int
+
+
 class _Key(NamedTuple):
     """What shares a batch: one class, one kind, arrays of the same names and shapes (shards may differ in version)."""
 
@@ -70,10 +81,13 @@ class _Key(NamedTuple):
 class Batcher:
     """Blocks in, batches out; the monotonic time (ns) is passed in."""
 
-    def __init__(self, max_batch: int = 256, max_wait_s: float = 0.02, ageing_s: float = 0.25) -> None:
+    def __init__(
+        self, max_batch: int = 256, max_wait_s: float = 0.02, ageing_s: float = 0.25, max_queued: int = 16_384
+    ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch: {max_batch} is below 1; set it to 1 or more")
         self.max_batch = max_batch
+        self.max_queued = max_queued
         self._max_wait_ns = round(max_wait_s * 1e9)
         self._ageing_ns = max(1, round(ageing_s * 1e9))
         self._queues: dict[_Key, deque[Block]] = {}
@@ -83,8 +97,9 @@ class Batcher:
     def __len__(self) -> int:
         return sum(self._n.values())
 
-    def add(self, shard: bytes, work: Work, now_ns: int) -> None:
-        """Queue a block. Raises WireError where an array does not have one row for each item."""
+    def add(self, shard: bytes, work: Work, now_ns: int) -> list[Given]:
+        """Queue a block; what is given up for want of room, of this block or of others. Raises WireError where an array
+        does not have one row for each item."""
         arrays = {name: tensor.array() for name, tensor in work.arrays.items()}
         for name, array in arrays.items():
             if array.ndim == 0 or array.shape[0] != work.n:
@@ -95,6 +110,23 @@ class Batcher:
             Block(shard, work.kind, work.urgency, work.first_id, work.n, arrays, now_ns)
         )
         self._n[key] = self._n.get(key, 0) + work.n
+        return self._give_up()
+
+    def _give_up(self) -> list[Given]:
+        """Make room: the newest blocks of the class that may wait longest, none of the urgent."""
+        given: list[Given] = []
+        while len(self) > self.max_queued:
+            waiting = [key for key, queue in self._queues.items() if queue and key.urgency != URGENT]
+            if not waiting:
+                break
+            key = max(waiting, key=lambda key: (key.urgency, self._queues[key][-1].arrived_ns))
+            block = self._queues[key].pop()
+            n = block.n - block.taken
+            self._n[key] -= n
+            if not self._queues[key]:
+                del self._queues[key], self._n[key]
+            given.append(Given(block.shard, block.first_id + block.taken, n))
+        return given
 
     def next(self, now_ns: int, idle: bool) -> Batch | None:
         """The batch to judge now, or None: wait. `idle`: nothing more is on its way."""

@@ -16,6 +16,7 @@ KEPT = (
     "closed",
     "n_unjudged",
     "n_dropped",
+    "n_thinned",
     "n_beats",
     "n_windows",
 )
@@ -42,6 +43,7 @@ class Bed:
     ended_ns: int = 0
     n_unjudged: int = 0
     n_dropped: int = 0
+    n_thinned: int = 0
     n_beats: int = 0
     n_windows: int = 0
 

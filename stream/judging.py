@@ -88,9 +88,22 @@ class Judging:
         """Items that the worker has not answered."""
         return len(self._work_of)
 
-    def add(self, beats: Sequence[Item], hops: Sequence[Item], beat_arrays: Arrays, hop_arrays: Arrays) -> None:
-        """Send beats and hops; row i of each array belongs to item i. What is added later is ready later."""
+    def add(
+        self,
+        beats: Sequence[Item],
+        hops: Sequence[Item],
+        beat_arrays: Arrays,
+        hop_arrays: Arrays,
+        passed: Iterable[Item] = (),
+    ) -> None:
+        """Send beats and hops; row i of each array belongs to item i. What is added later is ready later.
+        `passed`: beats that are handed on in their turn without the model's answer, for want of time."""
         new = [*self._send("beat", beats, beat_arrays), *self._send("hop", hops, hop_arrays)]
+        for item in passed:
+            new.append((self._next_id, item))
+            self._items[self._next_id] = item
+            self._next_id += 1
+            self._touched.add(item.row)
         for item_id, item in sorted(new, key=_turn):
             self._queues[item.row].staging.append((item_id, item))
 
@@ -124,6 +137,16 @@ class Judging:
             self._answered(item_id)
             self._touched.add(item.row)
         self._stage()
+
+    def shed(self, ids: Iterable[int]) -> list[Item]:
+        """The worker had no room for these: they are waited for no more. Those that were."""
+        items = [self._items[item_id] for item_id in ids if item_id in self._work_of]
+        for item_id in ids:
+            if item_id in self._work_of:
+                self._answered(item_id)
+        self._touched.update(item.row for item in items)
+        self._stage()
+        return items
 
     def applied(self) -> Iterator[Item]:
         """Items whose turn has come, each bed's in order; an item without an answer was forgone."""

@@ -9,7 +9,7 @@ The beds are rows of the arrays of one `Analysis`; a bed's alarms see its events
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ from stream.judging import Item, Judging
 from stream.leads import Leads
 from stream.messages import beat_message, window_message
 from stream.outbox import Outbox
+from stream.relief import TOLD, Relief
 from stream.strips import Strips
+from stream.told import by_row, tick_of
 from stream.transport.arrivals import BedEvent, Block
 from stream.transport.ingest import BedAccount
 from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch, TruthSeen
@@ -70,6 +72,7 @@ class Shard:
         self.messages: list[wire.AnyMessage] = []
         self.outbox = Outbox(name, session, spill)
         self.judging = Judging(capacity, first_id=now_ns())  # ids are given more slowly than time goes by
+        self.relief = Relief()
         self.model_version = ""
         self._capacity, self._n_leads = capacity, n_leads
         self._profile_of, self._now_ns = profile_of, now_ns
@@ -260,13 +263,15 @@ class Shard:
     def _found(self, rows: npt.NDArray[np.int64], found: Findings) -> None:
         """Hand items to the model and events to the detector side of the alarms."""
         self._stamps[rows, 3] = self._now_ns()
+        if self.relief.level:
+            found = self._thinned(found)
         told_of = np.union1d(found.complete.row, found.hop_row).tolist()
         stamps = dict(zip(told_of, map(self._stamped, told_of), strict=True))
         beats = [
-            Item("beat", row, at, ready, False, stamps[row], features)
-            for row, at, ready, features in zip(
-                found.complete.row.tolist(), found.complete.at.tolist(), found.complete.ready.tolist(), found.features,
-                strict=True,
+            Item("beat", row, at, ready, urgent, stamps[row], features)
+            for row, at, ready, urgent, features in zip(
+                found.complete.row.tolist(), found.complete.at.tolist(), found.complete.ready.tolist(),
+                found.beat_urgent.tolist(), found.features, strict=True,
             )
         ]  # fmt: skip
         hops = [
@@ -276,22 +281,34 @@ class Shard:
                 strict=True,
             )
         ]  # fmt: skip
+        kept = self.relief.beats(found.beat_urgent)
         self.judging.add(
-            beats,
+            [beats[i] for i in np.flatnonzero(kept).tolist()],
             hops,
-            {"wave": found.wave, "features": found.features},
+            {"wave": found.wave[kept], "features": found.features[kept]},
             {"wave": found.hop_wave, "mask": found.hop_mask},
+            [beats[i] for i in np.flatnonzero(~kept).tolist()],
         )
         stirred: dict[int, Bed] = {}
-        for row, told in _by_row(found, [len(bed.leads) for bed in self._rows]).items():
+        for row, told in by_row(found, [len(bed.leads) for bed in self._rows]).items():
             bed = stirred[row] = self._rows[row]
-            for _, tell, arguments in sorted(told, key=_tick):
+            for _, tell, arguments in sorted(told, key=tick_of):
                 self._alert(bed, getattr(bed.alarms, tell)(*arguments))
         due = rows[self._analysis.head[rows] > self._next_due[rows]]
         for row, head in zip(due.tolist(), self._analysis.head[due].tolist(), strict=True):
             bed = stirred[row] = self._rows[row]
             self._alert(bed, bed.alarms.advance(head - 1))
         self._model_clock(stirred.values())
+
+    def _thinned(self, found: Findings) -> Findings:
+        """Without the hops that are left out for want of time."""
+        kept = self.relief.hops(found.hop_end, found.hop_urgent)
+        for row in found.hop_row[~kept].tolist():
+            self._rows[row].n_thinned += 1
+        return found._replace(
+            hop_row=found.hop_row[kept], hop_end=found.hop_end[kept], hop_ready=found.hop_ready[kept],
+            hop_wave=found.hop_wave[kept], hop_mask=found.hop_mask[kept], hop_urgent=found.hop_urgent[kept],
+        )  # fmt: skip
 
     def work(self) -> list[wire.Work]:
         """Blocks for the worker, not sent yet."""
@@ -300,6 +317,16 @@ class Shard:
     def answer(self, judged: wire.Judged) -> None:
         """Take the worker's answers to a block."""
         self.judging.accept(judged)
+        self._apply()
+
+    def shed(self, message: wire.Shed) -> None:
+        """The worker had no room for some of the items that it was given."""
+        for item in self.judging.shed(range(message.first_id, message.first_id + message.n)):
+            bed = self._rows[item.row]
+            if item.kind == "beat":
+                bed.n_unjudged += 1
+            else:
+                bed.n_thinned += 1
         self._apply()
 
     def forgo(self) -> None:
@@ -415,14 +442,18 @@ class Shard:
             away = model_stalled and not bed.ended
             self._technical(bed, "MODEL_STALLED", away, "the worker does not answer")
             bed.alarms.model_away(away)
+            self._technical(bed, "MODEL_OVERLOADED", self._overloaded(bed), TOLD[self.relief.level])
 
     def watched(self, model_stalled: bool) -> set[str]:
         """Beds at which `watch` may have something to end, or to begin because of the model."""
         return {
             bed.name
             for bed in self.beds.values()
-            if bed.technical or model_stalled != ("MODEL_STALLED" in bed.technical)
+            if bed.technical or self._overloaded(bed) or model_stalled != ("MODEL_STALLED" in bed.technical)
         }
+
+    def _overloaded(self, bed: Bed) -> bool:
+        return self.relief.level > 0 and bed.live and not bed.ended
 
     def _technical(self, bed: Bed, code: str, on: bool, reason: str) -> None:
         if on != (code in bed.technical):
@@ -492,6 +523,7 @@ class Shard:
             "analysed": max(0, int(self._n_samples[bed.row]) - bed.moment(ticks).sample),
             "unjudged": bed.n_unjudged,
             "dropped_messages": bed.n_dropped,
+            "thinned": bed.n_thinned,
             "beats": bed.n_beats,
             "windows": bed.n_windows,
             **self._counters.counts(bed.row),
@@ -544,36 +576,3 @@ class Shard:
             self._rows.append(bed)
             if row not in state["free"]:
                 self.beds[bed.name] = bed
-
-
-Told = tuple[int, str, tuple[Any, ...]]
-
-
-def _by_row(found: Findings, n_leads: Sequence[int]) -> dict[int, list[Told]]:
-    """What the detectors told, as (tick, method of BedAlarms, arguments) by row; `n_leads`: leads of each row.
-
-    Of one tick, reports come first: they tell of the ticks before theirs, a beat is decided with its tick."""
-    told: dict[int, list[Told]] = {}
-    for change in found.vf.changes:
-        told.setdefault(change.row, []).append((change.decided, "vf", (change.on, change.onset, change.decided)))
-    quality = found.quality
-    for row, at, good, reason in zip(
-        quality.row.tolist(), quality.at.tolist(), quality.quality.tolist(), quality.reason.tolist(), strict=True
-    ):
-        n = max(1, n_leads[row])
-        told.setdefault(row, []).append((at, "quality", (at, good[:n], reason[:n])))
-    for row, at, decided in zip(
-        found.beats.row.tolist(), found.beats.at.tolist(), found.beats.decided.tolist(), strict=True
-    ):
-        told.setdefault(row, []).append((decided, "beat", (at, decided)))
-    pulses = found.pulses
-    for row, *arguments in zip(
-        pulses.row.tolist(), pulses.signal.tolist(), pulses.at.tolist(), pulses.decided.tolist(), pulses.ratio.tolist(),
-        pulses.likeness.tolist(), strict=True,
-    ):  # fmt: skip
-        told.setdefault(row, []).append((arguments[2], "pulse", tuple(arguments)))
-    return told
-
-
-def _tick(told: Told) -> int:
-    return told[0]

@@ -286,6 +286,13 @@ class Judged(Message, frozen=True, tag="judged"):
     judged_ns: Nanoseconds
 
 
+class Shed(Message, frozen=True, tag="shed"):
+    """The worker had no room for items `first_id` and on: they are not judged, and not to be waited for."""
+
+    first_id: Count
+    n: Annotated[int, Meta(ge=1, le=65_536)]
+
+
 class Ready(Message, frozen=True, tag="ready"):
     """A worker has loaded and warmed the model: to each shard at its start, then once a second."""
 
@@ -546,7 +553,7 @@ class Reply(Message, frozen=True, tag="reply"):
 
 AnyMessage = (
     Hello | Waveform | Packets | Truth | Lost | End | ProbeReply | Ack | Resend | Probe | Refused
-    | Work | Judged | Ready | Greeting
+    | Work | Judged | Shed | Ready | Greeting
     | BeatJudgement | WindowJudgement | Numeric | AlertEvent | BedStatus | Waves | Watch | Strip | StripRequest
     | Alerts | Committed | Action | SnapshotRequest | Snapshot | Reply
 )  # fmt: skip

@@ -127,7 +127,8 @@ def told(events: list[AlertEvent], bed: str, before_s: float) -> set[tuple[str, 
     }
 
 
-WATCHDOGS = {"STREAM_LATE", "MODEL_STALLED", "CLOCK_UNSYNC", "SIGNAL_LOST"}  # of the wall clock, outside the promise
+# Of the wall clock, outside the promise.
+WATCHDOGS = {"STREAM_LATE", "MODEL_STALLED", "MODEL_OVERLOADED", "CLOCK_UNSYNC", "SIGNAL_LOST"}
 
 
 @pytest.mark.recordings

@@ -21,6 +21,7 @@ from stream.latency import Latency
 from stream.log import mark_ready
 from stream.metrics import Metrics, Snapshot, endpoint
 from stream.process import Stop, bind, connect, fresh_id
+from stream.relief import TOLD
 from stream.shard import SIGNAL_LOST_S, STREAM_LATE_MS, Shard
 from stream.transport.ingest import Ingest
 from stream.warm import warm
@@ -88,7 +89,9 @@ class ShardRole:
             self._poller.register(socket, zmq.POLLIN)
         self._session = fresh_id()
         self._worker_session = ""
-        self._began_ns = self._worker_heard_ns = self._gateway_heard_ns = self._offered_ns = time.monotonic_ns()
+        self._began_ns = self._worker_heard_ns = self._answered_ns = self._gateway_heard_ns = self._offered_ns = (
+            time.monotonic_ns()
+        )
         self._due_ns = dict.fromkeys(("watch", "greet", "status", "checkpoint"), 0)
         self._latency = Latency()
         self._waves = Watched()
@@ -191,7 +194,10 @@ class ShardRole:
     def _drain_worker(self) -> None:
         for message in self._messages(self._worker):
             self._worker_heard_ns = time.monotonic_ns()
-            if isinstance(message, wire.Judged):
+            if isinstance(message, wire.Shed):
+                self.shard.shed(message)
+            elif isinstance(message, wire.Judged):
+                self._answered_ns = self._worker_heard_ns
                 try:
                     self.shard.answer(message)
                 except wire.WireError as error:  # of a worker of another version: its items stay unanswered
@@ -230,7 +236,11 @@ class ShardRole:
         if mono_ns - self._worker_heard_ns > stall_ns:
             self._worker_session = ""  # gone: items are kept, and sent to the one that comes
         oldest_ns = self.shard.judging.oldest_ns()
-        stalled = not self._worker_session or (oldest_ns is not None and now_ns - oldest_ns > stall_ns)
+        oldest_s = 0.0 if oldest_ns is None else (now_ns - oldest_ns) / SECOND
+        stalled = not self._worker_session or (oldest_s * SECOND > stall_ns and mono_ns - self._answered_ns > stall_ns)
+        if not stalled and self.shard.live and self.shard.relief.look(oldest_s, mono_ns):
+            level = self.shard.relief.level
+            log.warning("model_overloaded", level=level, text=TOLD[level], oldest_s=round(oldest_s, 2))
         stalled = stalled and mono_ns - self._began_ns > GRACE_NS
         calm = set(self.ingest.steady(now_ns, mono_ns, SIGNAL_LOST_S, STREAM_LATE_MS)) - self.shard.watched(stalled)
         uneasy = [bed for bed in self.ingest.beds() if bed not in calm]

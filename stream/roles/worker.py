@@ -59,7 +59,7 @@ class Worker:
         self._session = fresh_id()
         self._shards: dict[bytes, tuple[str, int]] = {}
         self._ready_due_ns = 0
-        self.refused = 0
+        self.refused = self.n_shed = self._n_told = 0
         self.metrics: Metrics | None = None
         self._batches: Counter[tuple[str, int]] = Counter()
         self._busy_ns = 0
@@ -89,7 +89,9 @@ class Worker:
     def _take(self, identity: bytes, message: wire.AnyMessage) -> None:
         now_ns = time.monotonic_ns()
         if isinstance(message, wire.Work):
-            self._batcher.add(identity, message, now_ns)
+            for shard, first_id, n in self._batcher.add(identity, message, now_ns):
+                self.n_shed += n
+                self._socket.send_multipart([shard, wire.encode(wire.Shed(first_id=first_id, n=n))])
         elif isinstance(message, wire.Greeting):
             session, _ = self._shards.get(identity, ("", 0))
             if session and session != message.session:
@@ -141,6 +143,9 @@ class Worker:
         if now_ns < self._ready_due_ns:
             return
         self._ready_due_ns = now_ns + READY_EVERY_NS
+        if self.n_shed > self._n_told:
+            log.warning("items_shed", n=self.n_shed - self._n_told, count=self.n_shed, queued=len(self._batcher))
+            self._n_told = self.n_shed
         message = wire.Ready(
             worker="worker",
             session=self._session,

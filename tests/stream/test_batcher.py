@@ -116,3 +116,54 @@ def test_every_item_comes_out_once_with_its_own_row_and_each_shards_in_order(
     assert sorted(came) == list(range(next_id))
     for items in sent.values():
         assert [i for i in came if i in set(items)] == items
+
+
+def test_a_full_queue_gives_up_calm_windows_then_beats_the_newest_first_and_nothing_urgent() -> None:
+    batcher = Batcher(max_queued=10)
+    assert batcher.add(b"a", block(0, 4, "window", CALM), 0) == []
+    assert batcher.add(b"a", block(10, 4, "hop", CALM), 1) == []
+    assert batcher.add(b"b", block(20, 4, "beat", BEAT), 2) == [(b"a", 10, 4)]
+    assert batcher.add(b"b", block(30, 4, "beat", BEAT), 3) == [(b"a", 0, 4)]
+    assert batcher.add(b"b", block(40, 6, "window", URGENT), 4) == [(b"b", 30, 4)]
+    assert batcher.add(b"b", block(50, 20, "window", URGENT), 5) == [(b"b", 20, 4)]
+    assert len(batcher) == 26
+    assert batcher.add(b"b", block(70, 1, "window", CALM), 6) == [(b"b", 70, 1)]
+
+
+def test_of_a_block_that_is_given_up_what_was_judged_is_not() -> None:
+    batcher = Batcher(max_batch=3, max_queued=5)
+    batcher.add(b"a", block(0, 5), 0)
+    assert batcher.next(0, idle=True) is not None
+    assert batcher.add(b"a", block(9, 4, "window", URGENT), 1) == [(b"a", 3, 2)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([URGENT, BEAT, CALM])), max_size=40))
+def test_what_waits_is_bounded_whatever_comes_but_for_what_is_urgent(blocks: list[tuple[int, int]]) -> None:
+    batcher = Batcher(max_queued=20)
+    n_urgent = next_id = 0
+    gone: set[int] = set()
+    for n, urgency in blocks:
+        n_urgent += n if urgency == URGENT else 0
+        for _, first_id, n_given in batcher.add(b"a", block(next_id, n, "window", urgency), next_id):
+            gone |= set(range(first_id, first_id + n_given))
+        next_id += n
+        assert len(batcher) <= max(20, n_urgent)
+    came = {i for batch in iter(lambda: batcher.next(next_id, idle=True), None) for i in ids(batch)}
+    assert came | gone == set(range(next_id))
+    assert not came & gone
+
+
+def test_small_batches_when_idle_and_full_ones_under_load() -> None:
+    """The device takes 10 ms for a batch of any size: what comes meanwhile is the next batch."""
+    sizes = {}
+    for every_ms in (20, 1):
+        batcher, free_ms, batches = Batcher(max_batch=8), 0, []
+        for now_ms in range(400):
+            if now_ms % every_ms == 0:
+                batcher.add(b"a", block(now_ms, 1), now_ms * MS)
+            if now_ms >= free_ms and (batch := batcher.next(now_ms * MS, idle=True)):
+                batches.append(batch.n)
+                free_ms = now_ms + 10
+        sizes[every_ms] = batches[5:]
+    assert set(sizes[20]) == {1}
+    assert set(sizes[1]) == {8}

@@ -1,5 +1,6 @@
 """The shard in one process: the same from any packets, whole after a restart, and nothing made of a gap."""
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from simulators.patients import Patient
 from stream import checkpoint, wire
 from stream.alarms.conditions import Profile
 from stream.annotate import Annotated, VirtualClock, answers_to, collect, judge_all
+from stream.relief import TOLD, Relief
 from stream.shard import Shard, ShardFull
 from stream.transport.ingest import BedAccount
 from stream.transport.sequence import Chunk, Ended, Gap, NewEpoch
@@ -276,6 +278,39 @@ def test_a_watchdog_raises_its_technical_alarm_once_and_ends_it(code: str, stall
     shard.watch(False, [account()])
     events = [event for alerts in shard.outbox.unsent() for event in alerts.events]
     assert [(e.code, e.phase, e.kind) for e in events] == [(code, "start", "technical"), (code, "end", "technical")]
+
+
+def test_overload_thins_calm_beds_counts_it_says_so_and_leaves_vf_alone() -> None:
+    patients = {
+        "calm": Patient("calm", [("sinus", 80)], seed=1),
+        "vf": Patient("vf", [("sinus", 20), ("vf", 60)], seed=2),
+    }
+    found = {}
+    for level in (0, 3):
+        shard, clock = new_shard()
+        feeds = [events_of(patient, 60, [250], speed=1.0) for patient in patients.values()]
+        result = {name: Annotated(name, 250.0, 0) for name in patients}
+        play(shard, clock, [islice(feed, 5) for feed in feeds], result)
+        for i in range(level):
+            shard.relief.look(5.0, (i + 1) * 1_000_000_000)
+        shard.watch(False, [account(bed=name) for name in patients])
+        play(shard, clock, [islice(feed, 55) for feed in feeds], result)
+        shard.relief = Relief()
+        shard.watch(False, [account(bed=name) for name in patients])
+        collect(shard, result)
+        counts = {s.bed: s.counts for s in shard.status([account(bed=name) for name in patients], {})}
+        found[level] = result, counts
+    (all_of, _), (some_of, counts) = found[0], found[3]
+    assert {beat.label for beat in some_of["calm"].beats[20:]} == {"?"}
+    assert [beat.at for beat in some_of["calm"].beats] == [beat.at for beat in all_of["calm"].beats]
+    assert len(some_of["calm"].windows) < 0.4 * len(all_of["calm"].windows)
+    assert counts["calm"]["thinned"] == len(all_of["calm"].windows) - len(some_of["calm"].windows)
+    late = [w.at.sample for w in all_of["vf"].windows if w.at.sample > 30 * 250]
+    assert [w.at.sample for w in some_of["vf"].windows if w.at.sample > 30 * 250] == late  # of VF all are judged
+    onsets = [{(e.code, e.onset, e.stream_time) for e in r["vf"].alerts if e.code == "VFIB"} for r in (all_of, some_of)]
+    assert onsets[0] == onsets[1] != set()
+    told = [(e.phase, e.reason) for e in some_of["calm"].alerts if e.code == "MODEL_OVERLOADED"]
+    assert told == [("start", TOLD[3]), ("end", "over")]
 
 
 def test_a_bed_without_ecg_and_one_of_nothing_but_gaps_hurt_nobody() -> None:

@@ -52,6 +52,7 @@ EXAMPLES: list[Message] = [
     wire.Probe(id=1, sent_ns=5),
     wire.Refused(cause="field", text=""),
     wire.Greeting(shard="a", session="b", beds=(("b", "e", 5),)),
+    wire.Shed(first_id=7, n=3),
     wire.Ready(worker="w", session="s", device="cpu", model_version="1"),
     wire.BeatJudgement(bed="b", epoch="e", at=Moment(5, 360.0), label="V", confidence=0.9, rr_ms=800.0, gates=(0.5,)),
     wire.Numeric(

@@ -121,3 +121,12 @@ def test_batch_sizes_are_powers_of_two_up_to_the_largest() -> None:
     assert batch_sizes(8) == [1, 2, 4, 8]
     assert batch_sizes(6) == [1, 2, 4, 6]
     assert batch_sizes(1) == [1]
+
+
+def test_a_shard_is_told_what_the_worker_had_no_room_for(bench: Bench) -> None:
+    bench.worker._batcher.max_queued = 6
+    bench.send(0, greeting(), work(0, 4), work(10, 4))
+    (shed,) = bench.got(0, wire.Shed)
+    assert isinstance(shed, wire.Shed)
+    assert (shed.first_id, shed.n) == (10, 4)
+    assert bench.worker.n_shed == 4

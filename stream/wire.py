@@ -160,10 +160,8 @@ class Waveform(Message, frozen=True, tag="wave"):
 
 
 class Packets(Message, frozen=True, tag="packets"):
-    """Packets of many beds in one frame, one of each, for a source that has many: a shard spends its time on frames,
-    not on samples. Each is what a `Waveform` would be, of an epoch whose `handle` one has told before.
-
-    Columns, little-endian: `handles` (k,) int32, rising; `seq`, `first`, `device_ns` (k,) int64; `off` (k,) int32, or
+    """Packets of many beds in one frame, one of each; each is what a `Waveform` would be, of an epoch whose `handle` one
+    has told before. Columns, little-endian: `handles` (k,) int32, rising; `seq`, `first`, `device_ns` (k,) int64; `off` (k,) int32, or
     nothing where no lead is off; `data` (k, n_signals, n) int16. k is up to `MAX_TOGETHER`."""
 
     n: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]

@@ -160,8 +160,9 @@ class Waveform(Message, frozen=True, tag="wave"):
 
 
 class Packets(Message, frozen=True, tag="packets"):
-    """Packets of many beds in one frame, one of each; each is what a `Waveform` would be, of an epoch whose `handle` one
-    has told before. Columns, little-endian: `handles` (k,) int32, rising; `seq`, `first`, `device_ns` (k,) int64; `off` (k,) int32, or
+    """Packets of many beds in one frame, one of each, of epochs whose `handle` a `Waveform` has told before.
+
+    Columns, little-endian: `handles` (k,) int32, rising; `seq`, `first`, `device_ns` (k,) int64; `off` (k,) int32, or
     nothing where no lead is off; `data` (k, n_signals, n) int16. k is up to `MAX_TOGETHER`."""
 
     n: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]

@@ -203,7 +203,6 @@ class Courier:
                 due = False
                 for event in list(self._standing.values()):
                     self._put(group, Item(event))
-            self._note_cursor()
             if len(self._pending) >= READ_AHEAD:
                 await _either(self._room, FLUSH_S)
             elif not rows:

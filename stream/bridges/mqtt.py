@@ -16,6 +16,7 @@ before a connection broke are sent again.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
@@ -42,6 +43,7 @@ from stream.wire import AlertEvent, BeatJudgement, Numeric, Waves, WindowJudgeme
 
 if TYPE_CHECKING:
     from aiomqtt import Client
+    from paho.mqtt.properties import Properties
 
 KEEPALIVE_S = 10
 NUMERIC_EXPIRY_S = 60
@@ -234,15 +236,7 @@ class MqttBridge(Bridge):
         expiry_s: int | None = None,
         user: Sequence[tuple[str, str]] = (),
     ) -> None:
-        from paho.mqtt.packettypes import PacketTypes
-        from paho.mqtt.properties import Properties
-
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.ContentType = "application/octet-stream" if user else "application/json"
-        if user:
-            properties.UserProperty = list(user)
-        if expiry_s is not None:
-            properties.MessageExpiryInterval = expiry_s
+        properties = _properties(expiry_s, tuple(user))
         try:
             info = client._client.publish(topic, payload, qos, retain, properties)
         except ValueError as error:  # a topic that is too long, a payload over 256 MB
@@ -276,6 +270,20 @@ async def _enter(client: "Client") -> None:
         if any(words in text.lower() for words in _CREDENTIALS):
             raise BusError(f"username, password: the broker does not take them ({text}); set what it knows") from None
         raise
+
+
+@lru_cache(maxsize=256)
+def _properties(expiry_s: int | None, user: tuple[tuple[str, str], ...]) -> "Properties":
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = "application/octet-stream" if user else "application/json"
+    if user:
+        properties.UserProperty = list(user)
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = expiry_s
+    return properties
 
 
 def _json(value: Any) -> bytes:

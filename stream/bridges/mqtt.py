@@ -202,6 +202,7 @@ class MqttBridge(Bridge):
             will=aiomqtt.Will(f"{self._base}/status", b'{"state":"offline"}', 1, True) if will else None,
             tls_context=tls(own, secure),
             timeout=0.9 * own.timeout_s,
+            max_inflight_messages=4 * self.window,  # the broker may want fewer, and says so
         )
         client.pending_calls_threshold = 10_000
         client._client.connect_timeout = 0.9 * own.timeout_s

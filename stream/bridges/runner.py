@@ -7,6 +7,7 @@ once a second takes what is told of each bridge.
 import asyncio
 import contextlib
 import contextvars
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from stream.wire import AnyMessage
 log = structlog.get_logger()
 
 LOOK_S = 0.25
+SWITCH_S = 0.0005
 SILENT_NS = 10_000_000_000
 DRAIN_S = 0.7  # the supervisor gives a role 1.5 s to stop
 
@@ -53,6 +55,8 @@ class Runner:
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="bridges", daemon=True)
 
     def start(self) -> None:
+        # A thread that comes back from a socket waits so long for one that computes: 5 ms, by default, each time.
+        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
 
     def stop(self) -> None:

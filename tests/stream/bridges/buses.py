@@ -7,6 +7,7 @@ and `standing` (what a consumer that comes now is told to be active).
 import asyncio
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -134,7 +135,7 @@ class Mqtt(Process):
         path.write_text(
             f"listener {self.port} 127.0.0.1\npersistence true\npersistence_location {self.folder}/\n"
             f"autosave_interval {1 if self.survives else 10_000_000}\nautosave_on_changes true\n"
-            f"max_queued_messages 0\nuser root\n"
+            f"max_queued_messages 0\nmax_inflight_messages 1000\nuser root\n"
             f"{self.extra or 'allow_anonymous true'}\n"
         )
         return [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(path)]
@@ -249,6 +250,7 @@ class Amqp(Bus):
     def __init__(self, folder: Path, port: Callable[[], int]) -> None:
         super().__init__(folder, port)
         self.port = self.proxy.target = 5672
+        self.url = "amqp://guest:guest@127.0.0.1:5672/"
         self.exchange = f"ward-test-{secrets.token_hex(4)}"
         self.beats: list[dict[str, Any]] = []
 
@@ -265,7 +267,7 @@ class Amqp(Bus):
     async def consume(self) -> None:
         import aio_pika
 
-        connection = await aio_pika.connect("amqp://guest:guest@127.0.0.1:5672/")
+        connection = await aio_pika.connect(self.url)
         async with connection:
             channel = await connection.channel()
             await channel.set_qos(200)
@@ -297,12 +299,62 @@ class Amqp(Bus):
         import aio_pika
 
         await super().stop()
-        async with await aio_pika.connect("amqp://guest:guest@127.0.0.1:5672/") as connection:
+        async with await aio_pika.connect(self.url) as connection:
             channel = await connection.channel()
             for queue in (f"{self.exchange}.alerts", f"{self.exchange}.dead"):
                 await channel.queue_delete(queue)
             for exchange in (self.exchange, f"{self.exchange}.dead"):
                 await channel.exchange_delete(exchange)
+
+
+class OwnRabbit(Amqp):
+    """A RabbitMQ of the test's own, which really is killed. Ten seconds and more for each start: not for every run."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def __init__(self, folder: Path, port: Callable[[], int]) -> None:
+        super().__init__(folder, port)
+        self.port = self.proxy.target = port()
+        self.dist = port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    async def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    async def restart(self) -> None:
+        import aio_pika
+
+        name = f"ward{self.port}@localhost"
+        own = {"HOME": str(self.folder), "RABBITMQ_NODENAME": name, "RABBITMQ_NODE_PORT": str(self.port)}
+        own |= {"RABBITMQ_DIST_PORT": str(self.dist), "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1"}
+        own |= {f"RABBITMQ_{what}_BASE": str(self.folder / what.lower()) for what in ("MNESIA", "LOG")}
+        own["RABBITMQ_ENABLED_PLUGINS_FILE"] = str(self.folder / "plugins")
+        with open(self.folder / "broker.log", "ab") as log:
+            command = ["/usr/lib/rabbitmq/bin/rabbitmq-server"]
+            self.process = subprocess.Popen(
+                command, env=os.environ | own, stdout=log, stderr=log, start_new_session=True
+            )
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError, aio_pika.exceptions.AMQPError):
+                await (await aio_pika.connect(self.url, timeout=5)).close()
+                return
+            await asyncio.sleep(0.5)
+        raise AssertionError((self.folder / "broker.log").read_text())
+
+    async def consume(self) -> None:
+        import aio_pika
+
+        while True:
+            with contextlib.suppress(OSError, aio_pika.exceptions.AMQPError):
+                await super().consume()
+            await asyncio.sleep(0.2)
+
+    async def stop(self) -> None:
+        await Bus.stop(self)
 
 
 class Receiver(Bus):
@@ -462,6 +514,7 @@ def decoded(message: Any) -> dict[str, Any]:
 
 
 BUSES: tuple[type[Bus], ...] = (Mqtt, Nats, Amqp, Hl7, Fhir, Jsonl)
+KILLED_BUSES = (*BUSES, *((OwnRabbit,) if os.environ.get("WARDBEAT_OWN_RABBITMQ") else ()))
 
 
 def need_brokers() -> None:

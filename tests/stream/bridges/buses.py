@@ -328,8 +328,9 @@ class OwnRabbit(Amqp):
         import aio_pika
 
         name = f"ward{self.port}@localhost"
-        own = {"HOME": str(self.folder), "RABBITMQ_NODENAME": name, "RABBITMQ_NODE_PORT": str(self.port)}
-        own |= {"RABBITMQ_DIST_PORT": str(self.dist), "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1"}
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+        own = {"HOME": str(self.folder), "RABBITMQ_NODENAME": name, "RABBITMQ_DIST_PORT": str(self.dist)}
+        own |= {"RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"), "RABBITMQ_CONFIG_FILES": "/nowhere"}
         own |= {f"RABBITMQ_{what}_BASE": str(self.folder / what.lower()) for what in ("MNESIA", "LOG")}
         own["RABBITMQ_ENABLED_PLUGINS_FILE"] = str(self.folder / "plugins")
         with open(self.folder / "broker.log", "ab") as log:

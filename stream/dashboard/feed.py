@@ -49,6 +49,7 @@ class Feed:
         self._subscriber: Subscriber | None = None
         self._asked: dict[str, Asked] = {}
         self._second_due_s = 0.0
+        self._used = time.monotonic(), time.thread_time()
         self._silent = False
 
     async def run(self) -> None:
@@ -131,8 +132,20 @@ class Feed:
         clients = [
             {"who": c.who, "role": c.role, "dropped": c.dropped, "waiting": c.waiting_bytes} for c in self.clients
         ]
-        figures = {"k": "flow", "utc_ms": time.time_ns() / 1e6, **self.flow.figures(self.gateway), "clients": clients}
+        figures = {
+            "k": "flow",
+            "utc_ms": time.time_ns() / 1e6,
+            **self.flow.figures(self.gateway),
+            "clients": clients,
+            "server_cpu": round(self._share(), 4),
+        }
         self._show("flow", encode(figures))
+
+    def _share(self) -> float:
+        """The part of a core that this thread took since the last look: the feed, and the server around it."""
+        before, now = self._used, (time.monotonic(), time.thread_time())
+        self._used = now
+        return (now[1] - before[1]) / max(now[0] - before[0], 1e-9)
 
     def _join(self, joined: Joined) -> None:
         self.ward.forget_alerts()

@@ -187,6 +187,7 @@ class _Ward:
                 self._tally.take(item.message, elapsed_s)
             self._display.take(item)
         self._display.refresh()
+        self._news.watch(self._display.watched)
 
     def closing(self) -> list[RenderableType]:
         """The summary: the beds, then what holds for all of them."""

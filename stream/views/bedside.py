@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from rich.text import Text
 
 from stream.gateway.subscriber import Joined, Publication
-from stream.wire import Action, AlertEvent, BeatJudgement, BedStatus, Numeric, Reply
+from stream.views.waveline import WaveLine
+from stream.wire import Action, AlertEvent, BeatJudgement, BedStatus, Numeric, Reply, Waves
 
 STALE_S = 3.0
 TREND = 30  # heart rates kept for a sparkline
@@ -37,6 +38,8 @@ class Row:
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     standing: dict[str, tuple[AlertEvent, int]] = field(default_factory=dict)
     last: tuple[AlertEvent, int] | None = None
+    wave: WaveLine = field(default_factory=WaveLine)
+    wave_at: float = 0.0
 
 
 class Ward:
@@ -73,6 +76,10 @@ class Ward:
             if message.stamps.received and message.stamps.published:
                 latency_ms = (message.stamps.published - message.stamps.received) / 1e6
                 self._row(message.bed).latencies.append(latency_ms)
+        elif isinstance(message, Waves):
+            row = self._row(message.bed)
+            row.wave.take(message)
+            row.wave_at = self.heard_at
         elif isinstance(message, AlertEvent):
             self._settle(message)
             return [message] if message.phase in _TOLD else []

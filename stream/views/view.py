@@ -9,7 +9,8 @@ live screen on a terminal, plain lines where standard output is none, log events
                 view.take(item)
             view.refresh()
 
-`view.stream` is where this process's log may go meanwhile; None for standard error.
+`view.watched` are the beds whose waves it can show (see `Subscriber.watch`). `view.stream` is where this process's log
+may go meanwhile; None for standard error.
 """
 
 import io
@@ -47,6 +48,7 @@ class Screen:
         self._lines: deque[Text] = deque(maxlen=N_ALERTS)
         self._drawn_at = 0.0
         self._bars = _BARS if console.encoding.lower().startswith("utf") else ""
+        self.watched: frozenset[str] = frozenset()
         self._live = Live(console=console, screen=True, auto_refresh=False, get_renderable=self.render)
         self.stream: IO[str] | None = _Said(self._lines, self._live)
 
@@ -80,10 +82,14 @@ class Screen:
             table.add_column(name, justify=justify, min_width=least, no_wrap=True)  # type: ignore[arg-type]
         if self._bars:
             table.add_column("", no_wrap=True)
+            if self._wave():
+                table.add_column("ECG", no_wrap=True)
         for name in ("PVC/min", "alert", "since", "data age", "ms p50/p99"):
             right = name != "alert"
             table.add_column(name, justify="right" if right else "left", no_wrap=True, ratio=None if right else 1)
-        for bed in bedside.shown(ward.rows, n_beds):
+        beds = bedside.shown(ward.rows, n_beds)
+        self.watched = frozenset(beds) if self._bars else self.watched
+        for bed in beds:
             table.add_row(*self._cells(bed, ward.rows[bed]))
         hidden = len(ward.rows) - n_beds
         parts: list[RenderableType] = [Text(NOTICE, "bold black on yellow"), self._state(), Text(), table]
@@ -126,14 +132,22 @@ class Screen:
         ]
         if self._bars:
             cells.append(Text(bedside.sparkline(list(row.rates)[-self._trend() :], self._bars), "green"))
+            if self._wave():
+                fresh = now - row.wave_at <= bedside.STALE_S  # one that stands still would look alive
+                cells.append(Text(row.wave.text(self._wave()) if fresh else "", "green"))
         cells.append(Text(bedside.number(numeric.pvc_per_min if numeric and known else None)))
         cells += self._alert(row)
         cells.append(bedside.data_age(row, now))
         return [*cells, Text(bedside.latency(row.latencies))]
 
     def _trend(self) -> int:
-        """How many heart rates there is room for: 8 at 80 columns, all at 124."""
-        return min(8 + max(self._console.width - 80, 0) // 2, bedside.TREND)
+        """How many heart rates there is room for: 8 at 80 columns, all at 168."""
+        return min(8 + max(self._console.width - 80, 0) // 4, bedside.TREND)
+
+    def _wave(self) -> int:
+        """How many letters of ECG there is room for: none at 80 columns, 12 at 96, 40 at 160."""
+        room = (self._console.width - 80) * 3 // 4
+        return min(room, 40) if room >= 12 else 0
 
     def _alert(self, row: Row) -> list[Text]:
         """The highest alert that stands, or the last that is over; and since when."""
@@ -173,6 +187,7 @@ class Lines:
         self._title, self._ward, self._console = title, ward, console
         self._told_at = ward.monotonic()
         self.stream: IO[str] | None = None
+        self.watched: frozenset[str] = frozenset()
 
     def __enter__(self) -> "Lines":
         self._print(f"{self._title}: {NOTICE}")
@@ -204,6 +219,7 @@ class Logs:
     def __init__(self, ward: Ward) -> None:
         self._ward = ward
         self.stream: IO[str] | None = None
+        self.watched: frozenset[str] = frozenset()
 
     def __enter__(self) -> "Logs":
         log.info("view", notice=NOTICE)

@@ -97,7 +97,7 @@ export class Engineering {
     put("gateway", `${flow.gateway.events_committed ?? 0} on disk`, disk ? `to disk ${disk[0].toFixed(0)} / ${disk[1].toFixed(0)} ms` : "", `${flow.gateway.journal_failed ?? 0} failures`);
     put("out", `${flow.gateway.published ?? 0} messages`, `${flow.gateway.waves ?? 0} wave blocks`, `in all ${ms("received>published")}`);
     const bridges = Object.entries(flow.gateway).filter(([what]) => what.startsWith("bridge."));
-    put("clients", `${flow.clients.length} browsers`, `${new Set(bridges.map(([what]) => what.split(".")[1])).size} bridges`, "");
+    put("clients", `${flow.clients.length} browsers`, `${new Set(bridges.map(([what]) => what.split(".")[1])).size} bridges`, `server ${(100 * flow.server_cpu).toFixed(1)} % of a core`);
     const rows = (body, list) => body.replaceChildren(...list.map((cells) => el("tr", {}, el("th", { scope: "row" }, cells[0]), ...cells.slice(1).map((cell) => el("td", {}, String(cell))))));
     rows(this.stages, Object.keys(stages).map((stage) => [stage.replace(">", " to "), ...[50, 90, 99, 100].map((q) => p(stage, q).toFixed(1))]));
     rows(this.loss, Object.entries(flow.loss).length ? Object.entries(flow.loss) : [["none", ""]]);

@@ -3,6 +3,7 @@
 import io
 
 import msgspec
+import numpy as np
 import pytest
 import structlog
 from rich.console import Console
@@ -10,7 +11,19 @@ from rich.console import Console
 from stream.gateway.subscriber import Joined, Publication
 from stream.views.bedside import Ward, mark
 from stream.views.view import Lines, Logs, Screen, open_view
-from stream.wire import Action, AlertEvent, BeatJudgement, BedStatus, Moment, Numeric, Reply, Stamps
+from stream.wire import (
+    MISSING,
+    Action,
+    AlertEvent,
+    BeatJudgement,
+    BedStatus,
+    Moment,
+    Numeric,
+    Reply,
+    Signal,
+    Stamps,
+    Waves,
+)
 from tests.stream.events import FS, alert
 
 AT = Moment(1000, FS)
@@ -78,6 +91,31 @@ def test_a_row_tells_bed_rhythm_rate_ventricular_beats_alert_age_and_latency() -
     (row,) = [line for line in stage.lines() if line.startswith("bed1")]
     assert row.split()[:3] == ["bed1", "AF", "72"]
     assert row.split()[4:] == ["3", "***", "ASYSTOLE", "4.1", "s", "23", "s", "0.1", "s", "150/199"]
+
+
+def waves(first: int, mv: np.ndarray, bed: str = "bed1") -> Waves:
+    data = np.where(np.isnan(mv), MISSING, np.nan_to_num(mv) * 200).astype("<i2").data.cast("B")
+    signals = (Signal("II", "ecg", "mV", 200.0),)
+    return Waves(bed=bed, epoch="e", first=first, rate=250.0, n=len(mv), signals=signals, data=data)
+
+
+def test_a_bed_has_its_ecg_in_a_line_with_gaps_as_gaps_and_none_that_stands_still() -> None:
+    stage = Stage(Screen, width=160)
+    mv = np.zeros(750, np.float32)
+    mv[370:380] = 1.5  # one spike, in the middle
+    mv[500:625] = np.nan
+    for first in range(0, 750, 25):
+        stage.publish(waves(first, mv[first : first + 25]))
+    line = next(line for line in stage.lines() if line.startswith("bed1"))
+    assert stage.view.watched == {"bed1"}
+    drawn = stage.view._ward.rows["bed1"].wave.text(40)
+    assert drawn.strip() in line
+    assert len(drawn) == 40
+    full = [i for i, letter in enumerate(drawn) if ord(letter) - 0x2800 & 0x09]  # the top row of dots
+    assert full and all(18 <= i <= 21 for i in full)
+    assert drawn[27:33].isspace(), "the gap"
+    stage.now += 4
+    assert drawn.strip() not in "\n".join(stage.lines())
 
 
 def test_the_header_says_research_and_simulated_at_every_width() -> None:

@@ -71,9 +71,12 @@ class RawRings:
         ring = self._ring(row)
         length, head = ring.shape[1], int(self.head[row])
         a, b = max(first, head - length, 0), min(first + n, head)
-        cut = np.full((ring.shape[0], n), MISSING, np.int16)
-        if b > a:
-            cut[:, a - first : b - first] = ring[:, np.arange(a, b) % length]
+        cut = np.empty((ring.shape[0], n), np.int16)
+        b = max(a, b)
+        cut[:, : a - first] = cut[:, b - first :] = MISSING
+        until_end = min(b - a, length - a % length)
+        cut[:, a - first : a - first + until_end] = ring[:, a % length : a % length + until_end]
+        cut[:, a - first + until_end : b - first] = ring[:, : b - a - until_end]
         return cut
 
     def _ring(self, row: int) -> Samples:

@@ -84,6 +84,8 @@ def account(
             if not killed:
                 continue
             begun, ended = closed.get((bed, f"{ledger.epoch}.0")), closed.get((bed, f"{after.epoch}.0"))
+            if ended is None and after.beds[bed].n_samples == 0:  # the next one never came to send
+                ended = delivered + gap
             if begun is None or ended is None or ended < begun:
                 continue
             length = ended - begun

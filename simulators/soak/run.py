@@ -103,6 +103,7 @@ class _Run:
         self._slot_s = max(1.0, plan.duration_s / MAX_SLOTS)
         self._account = Account()
         self._settled = False
+        self._restarts: dict[str, int] = {}
 
     def play(self, asked: Callable[[], bool]) -> None:
         """From the start of the ward to its end."""
@@ -123,7 +124,6 @@ class _Run:
                 self._interrupted = True
             except KeyboardInterrupt:
                 self._interrupted = True
-            self._restarts = self._stage.restarts()
         self._observer.close()
 
     def _measure(self, asked: Callable[[], bool]) -> None:
@@ -205,6 +205,7 @@ class _Run:
             )
         for _ in range(10):  # the last publications
             self._observer.poll(0.05)
+        self._restarts = self._stage.restarts()
         self._stage.stop()
 
     # The result.
@@ -303,7 +304,12 @@ class _Run:
             slowest = None if not times else max(float("inf") if t is None else t for t in times)
             checks.append((f"recovery of the {role}, s", limit, slowest))
         return [
-            {"name": name, "limit": limit, "value": value, "held": _held(name, limit, value)}
+            {
+                "name": name,
+                "limit": limit,
+                "value": None if value == float("inf") else value,  # it never was again
+                "held": _held(name, limit, value),
+            }
             for name, limit, value in checks
             if limit is not None
         ]

@@ -33,6 +33,7 @@ from stream.roles.supervisor import ask
 
 DOOR = Path(__file__).resolve().parents[2] / "run_pipeline.py"
 READY_S = 240.0
+PATIENCE_S = 10.0  # with a process that has too little of the machine
 DISK_MB = 64
 
 
@@ -203,13 +204,13 @@ class Stage:
     # What faults are done to: see `faults.Stage`.
 
     def tell(self, fault: Fault) -> None:
-        told = tell(self._producer_control, fault)
+        told = tell(self._producer_control, fault, PATIENCE_S)
         if not told.ok:
             raise StageError(f"fault {fault.kind}: {told.text}")
         self.laid += [Laid(fault.kind, *where) for where in told.where]
 
     def kill(self, role: str) -> None:
-        answer = ask(self.control, "kill", role)
+        answer = ask(self.control, "kill", role, PATIENCE_S)
         if not answer.ok:
             self.notes.append(f"kill {role}: {answer.text}")
 
@@ -246,10 +247,12 @@ class Stage:
 
     def finish(self) -> None:
         """Have the producer come to its end."""
-        try:
-            self.sessions[-1].told = tell(self._producer_control, Finish())
-        except TimeoutError:
-            self.notes.append("the producer did not answer when it was to finish")
+        until = time.monotonic() + 6 * PATIENCE_S  # one that was just started has to draw its patients first
+        while time.monotonic() < until and not self.finished():
+            with contextlib.suppress(TimeoutError):
+                self.sessions[-1].told = tell(self._producer_control, Finish())
+                return
+        self.notes.append("the producer did not answer when it was to finish")
 
     def finished(self) -> bool:
         """Whether the producer has ended."""

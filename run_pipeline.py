@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from simulators.soak.plan import Plan
     from stream.config import Settings
 
 OURS = {"model", "simulators", "stream"}
@@ -404,7 +405,10 @@ Examples:
 @click.option("--beds", type=click.IntRange(1, 20_000), help="In place of the plan's.")
 @click.option("--duration", type=click.FloatRange(5), help="Seconds to measure, in place of the plan's.")
 @click.option("--seed", type=click.IntRange(0), help="In place of the plan's.")
-def soak(plan: str, out: Path | None, beds: int | None, duration: float | None, seed: int | None) -> None:
+@click.option("--find-capacity", is_flag=True, help="Run it with more and more beds: the most that hold its limits.")
+def soak(
+    plan: str, out: Path | None, beds: int | None, duration: float | None, seed: int | None, find_capacity: bool
+) -> None:
     """Load a whole ward for long, with faults by a PLAN (a name or a TOML file): every sample and alert accounted for,
     a report, and exit code 1 when a limit of the plan is broken."""
     from simulators.soak.plan import load
@@ -412,6 +416,8 @@ def soak(plan: str, out: Path | None, beds: int | None, duration: float | None, 
 
     chosen = load(plan, beds=beds, duration_s=duration, seed=seed)
     folder = out or _fresh_folder()
+    if find_capacity:
+        _capacity(chosen, folder)
     result = run(chosen, folder)
     for limit in result["limits"]:
         verdict = {True: "held", False: "BROKEN", None: "not judged"}[limit["held"]]
@@ -422,6 +428,20 @@ def soak(plan: str, out: Path | None, beds: int | None, duration: float | None, 
     click.echo(f"{result['plan']['beds']} beds, {result['beds_per_core'] or 0:.0f} per core; cores: {cores}")
     click.echo(f"{folder / 'soak.html'}, {folder / 'soak.json'}")
     sys.exit(0 if result["held"] else FELL_SHORT)
+
+
+@main.command(epilog="Example: python run_pipeline.py bench --json bench.json --plot bench.png")
+@click.option("--beds", multiple=True, type=click.IntRange(1, 20_000), help="How many; repeatable. 1 to 4,000 if none.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
+@click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="Draw them here (PNG, SVG).")
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda, mps or auto.")
+def bench(beds: tuple[int, ...], json_path: Path | None, plot_path: Path | None, device: str) -> None:
+    """Measure what each part costs per bed, how that grows, and the whole against what one would do instead."""
+    try:
+        from tests.benchmarks import bench as benchmark
+    except ImportError as error:
+        raise click.ClickException(f"bench: {error}; it runs from a checkout, with the extra `bench`") from None
+    benchmark.bench(beds or benchmark.BEDS, json_path, plot_path, device)
 
 
 @main.command(epilog="Example: python run_pipeline.py fetch mitdb/208")
@@ -495,6 +515,16 @@ def bridges_replay(name: str, config_path: str | None, only_list: bool, discard:
 
     for line in tools.letters(_settings(config_path), name, replay=not only_list, discard=discard):
         click.echo(line)
+
+
+def _capacity(plan: "Plan", folder: Path) -> NoReturn:
+    from simulators.soak.capacity import find_capacity
+
+    most, tries = find_capacity(plan, folder, click.echo)
+    (folder / "capacity.json").write_text(json.dumps({"beds": most, "tries": tries}, indent=1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    click.echo(f"{most} beds hold the limits of {plan.name} on {cores} cores: {most / cores:.0f} beds per core")
+    sys.exit(0 if most else FELL_SHORT)
 
 
 def _with_sources(

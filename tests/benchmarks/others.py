@@ -89,8 +89,8 @@ PARTS_OF_MODEL = {
 
 
 def windows(n: int) -> list[np.ndarray]:
-    """`n` windows of 10 s of lead II in mV, of different patients of the default ward."""
-    return [ward_patient(i).render(30 * FS, WINDOW_S * FS)[0] / 200.0 for i in range(n)]
+    """`n` windows of 10 s of lead II in mV, of different ordinary patients of the default ward."""
+    return [ward_patient(8 + i).render(5 * FS, WINDOW_S * FS)[0] / 200.0 for i in range(n)]
 
 
 def detectors_us(n: int = 12) -> dict[str, float]:

@@ -26,7 +26,7 @@ from simulators.pacing import Pacer, speed_of
 from simulators.plays import Bed, Play
 from simulators.source import Source, dealer
 from stream.log import mark_ready
-from stream.process import Stop
+from stream.process import Stop, settle_memory
 from stream.wire import End, Truth, Waveform
 
 SECOND = 1_000_000_000
@@ -123,6 +123,7 @@ class Producer:
         """See `serve`; `asked` says whether to stop."""
         for play in self._plays:
             play.warm()  # the first look at a feed costs seconds, which must not make its first packets late
+        settle_memory()
         mark_ready("producer", beds=len(self._plays), speed=self.speed or "max", simulated=True)
         pacer = self._pacer = Pacer(self.speed, self._mono_ns() + round(_LEAD_IN_S * SECOND))
         if self._ledger is not None:

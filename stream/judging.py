@@ -122,7 +122,7 @@ class Judging:
         return [work for work, _ in self._unanswered.values()]
 
     def accept(self, judged: Judged) -> None:
-        """Take in answers; those that nobody waits for any more are passed over.
+        """Take in answers, to be followed by `stage`; those that nobody waits for any more are passed over.
 
         Raises WireError for answers without the arrays that their kind has, or without a row for each item."""
         ids = judged.ids.array()
@@ -136,7 +136,6 @@ class Judging:
             item.batched_ns, item.judged_ns = judged.batched_ns, judged.judged_ns
             self._answered(item_id)
             self._touched.add(item.row)
-        self._stage()
 
     def shed(self, ids: Iterable[int]) -> list[Item]:
         """The worker had no room for these: they are waited for no more. Those that were."""
@@ -145,7 +144,7 @@ class Judging:
             if item_id in self._work_of:
                 self._answered(item_id)
         self._touched.update(item.row for item in items)
-        self._stage()
+        self.stage()
         return items
 
     def applied(self) -> Iterator[Item]:
@@ -175,7 +174,7 @@ class Judging:
                     n += 1
         if n:
             self._touched.add(row)
-            self._stage()
+            self.stage()
         return n
 
     def reset(self, rows: Rows) -> None:
@@ -267,7 +266,7 @@ class Judging:
             del self._unanswered[first_id]
             self._unsent.pop(first_id, None)
 
-    def _stage(self) -> None:
+    def stage(self) -> None:
         """Give tokens to the caches in order; stop each row at a hop to send its window with the cache as it is."""
         while True:
             windows: list[Item] = []

@@ -33,7 +33,7 @@ from stream.outbox import Outbox
 from stream.relief import TOLD, Relief
 from stream.strips import Strips
 from stream.told import by_row, tick_of
-from stream.transport.arrivals import BedEvent, Block
+from stream.transport.arrivals import BedEvent, Block, joined
 from stream.transport.ingest import BedAccount
 from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch, TruthSeen
 
@@ -91,11 +91,14 @@ class Shard:
     def feed(self, events: Iterable[Event]) -> None:
         """Take events of any beds, each bed's in order. Raises ShardFull for a bed too many."""
         queues: dict[str, deque[BedEvent]] = {}
+        blocks: list[Block] = []  # they come before all else of their beds
         for event in events:
-            if isinstance(event, Block):  # they come first, and no bed is in two whose order counts
-                self._push_block(event)
+            if isinstance(event, Block):
+                blocks.append(event)
             else:
                 queues.setdefault(event.bed, deque()).append(event)
+        for block in joined(blocks):
+            self._push_block(block)
         while queues:
             runs = [run for queue in queues.values() if (run := self._next_run(queue)) is not None]
             if runs:
@@ -315,8 +318,17 @@ class Shard:
         return self.judging.work()
 
     def answer(self, judged: wire.Judged) -> None:
-        """Take the worker's answers to a block."""
+        """Take the worker's answers to a block. Raises WireError where they do not fit."""
+        self.accept(judged)
+        self.apply()
+
+    def accept(self, judged: wire.Judged) -> None:
+        """Take answers in; `apply` goes on with them, once for all that have come. Raises WireError as `answer`."""
         self.judging.accept(judged)
+
+    def apply(self) -> None:
+        """Go on with the answers that were taken in."""
+        self.judging.stage()
         self._apply()
 
     def shed(self, message: wire.Shed) -> None:

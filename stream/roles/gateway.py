@@ -27,7 +27,7 @@ from stream.gateway.register import ActionError, Register, Sessions
 from stream.latency import Latency
 from stream.log import mark_ready
 from stream.metrics import Metrics, Snapshot, endpoint
-from stream.process import Stop, bind, fresh_id
+from stream.process import Stop, bind, fresh_id, settle_memory
 from stream.wire import Action, AlertEvent, Alerts, Greeting, Strip, WireError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def serve(settings: Settings) -> int:
         if bridges is not None:
             bridges.start()
         dashboard = _dashboard(settings)
+        settle_memory()
         mark_ready("gateway", journal=own.journal, alerts_standing=len(gateway.register.active))
         while not stop.asked:
             gateway.step()

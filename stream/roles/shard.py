@@ -20,10 +20,10 @@ from stream.config import Settings, ShardSettings, profile_of
 from stream.latency import Latency
 from stream.log import mark_ready
 from stream.metrics import Metrics, Snapshot, endpoint
-from stream.process import Stop, bind, connect, fresh_id
+from stream.process import Stop, bind, connect, fresh_id, settle_memory
 from stream.relief import TOLD
 from stream.shard import SIGNAL_LOST_S, STREAM_LATE_MS, Shard
-from stream.transport.ingest import Ingest
+from stream.transport.ingest import PACKETS_PER_BED, Ingest
 from stream.warm import warm
 from stream.waves import Watched
 
@@ -56,6 +56,7 @@ def serve(settings: Settings, name: str) -> int:
     ):
         role = ShardRole(settings, name, sources, worker, gateway)
         role.metrics = endpoint(settings, f"shard.{name}")
+        settle_memory()
         mark_ready(f"shard.{name}", beds=len(role.shard.beds))
         while not stop.asked:
             role.step()
@@ -124,7 +125,8 @@ class ShardRole:
 
     def _afresh(self) -> tuple[Ingest, Shard]:
         own = self._own
-        ingest = Ingest(capacity=own.capacity, gap_timeout_s=own.gap_timeout_s)
+        queue = max(8192, PACKETS_PER_BED * own.capacity)
+        ingest = Ingest(capacity=own.capacity, gap_timeout_s=own.gap_timeout_s, queue_packets=queue)
         return ingest, Shard(
             self._name, own.capacity, own.n_leads, self._profile_of, time.time_ns, self._session, self._path.parent
         )
@@ -199,7 +201,7 @@ class ShardRole:
             elif isinstance(message, wire.Judged):
                 self._answered_ns = self._worker_heard_ns
                 try:
-                    self.shard.answer(message)
+                    self.shard.accept(message)
                 except wire.WireError as error:  # of a worker of another version: its items stay unanswered
                     self.refused += 1
                     log.warning("answer_refused", text=str(error), count=self.refused)
@@ -211,6 +213,7 @@ class ShardRole:
                     log.info("worker_found", device=message.device, model=message.model_version, items_sent=len(again))
                     self._worker_session, self._given_ns = message.session, time.monotonic_ns()
                     self._give(self._worker, again)
+        self.shard.apply()
 
     def _lost(self) -> bool:
         """Whether blocks must have been lost on the way: the worker is idle, and we wait for it."""

@@ -19,7 +19,7 @@ from stream.batcher import Batch, Batcher, Slice
 from stream.config import Settings, WorkerSettings
 from stream.log import mark_ready
 from stream.metrics import Metrics, Snapshot, endpoint
-from stream.process import Stop, bind, fresh_id
+from stream.process import Stop, bind, fresh_id, settle_memory
 
 log = structlog.get_logger()
 
@@ -37,6 +37,7 @@ def serve(settings: Settings) -> int:
         worker = Worker(settings.worker, judge, socket)
         worker.metrics = endpoint(settings, "worker")
         log.info("worker_ready", device=str(judge.device), model=judge.version, batch_sizes=sizes)
+        settle_memory()
         mark_ready("worker")
         while not stop.asked:
             worker.step()

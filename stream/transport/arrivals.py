@@ -154,3 +154,33 @@ def join(pieces: list[Piece]) -> Chunk:
         packet.bed, packet.epoch, packet.signals, packet.rate, packet.first + head.a, samples, packet.off,
         last.device_ns, pieces[-1].received_ns, last.sent_ns,
     )  # fmt: skip
+
+
+def joined(blocks: list[Block]) -> list[Block]:
+    """As few blocks as may be, with those of one length that have no bed in common as one. The stamps of such a one
+    that are of all are the oldest."""
+    sets: list[tuple[set[str], list[Block]]] = []
+    for block in blocks:
+        beds = set(block.beds)
+        seen, parts = sets[-1] if sets else (beds, [])
+        if parts and parts[0].samples.shape[1:] == block.samples.shape[1:] and not seen & beds:
+            seen |= beds
+            parts.append(block)
+        else:
+            sets.append((beds, [block]))
+    return [_as_one(parts) for _, parts in sets]
+
+
+def _as_one(parts: list[Block]) -> Block:
+    if len(parts) == 1:
+        return parts[0]
+    return Block(
+        [bed for part in parts for bed in part.beds],
+        np.concatenate([part.first for part in parts]),
+        np.concatenate([part.samples for part in parts]),
+        np.concatenate([part.off for part in parts]),
+        np.concatenate([part.device_ns for part in parts]),
+        min(part.received_ns for part in parts),
+        min(part.sent_ns for part in parts),
+        [of for part in parts for of in part.of],
+    )

@@ -52,6 +52,9 @@ def main() -> int:
     parser.add_argument("--settle", type=float, default=15.0, help="seconds before it is measured")
     parser.add_argument("--source", default="sim:default")
     parser.add_argument("--packet-ms", type=float, default=100.0)
+    parser.add_argument(
+        "--spread", action=argparse.BooleanOptionalAction, default=True, help="beds begin at different times"
+    )
     parser.add_argument("--port", type=int, default=6600, help="the first of 10 and one for each shard")
     parser.add_argument("--against", type=Path, help="another checkout, measured first")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -87,7 +90,7 @@ def carry(given: argparse.Namespace, where: Path) -> Carried:
         for topic in (b"beat.", b"window.", b"alert."):
             stream.subscribe(topic)
         stream.connect(f"tcp://127.0.0.1:{given.port + 2}")
-        options = ["produce", "--packet-ms", str(given.packet_ms)]
+        options = ["produce", "--packet-ms", str(given.packet_ms), *(["--spread"] if given.spread else [])]
         roles["producer"] = _start("producer", options, settings, where, folder)
         _wait_ready(roles, folder)
         while not stream.poll(1000):

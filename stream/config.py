@@ -322,6 +322,9 @@ def _link(values: dict[str, Any], problems: list[str]) -> None:
             problems.append(
                 f"shards.{name}.capacity = {capacity}: {n_beds} beds name this shard; raise it or add a shard"
             )
+    ward = values.get("ward", {}).get("name", WardSettings().name)
+    if values.get("bridges") and ward in values.get("beds", {}):
+        problems.append(f"beds.{quoted(ward)}: is the ward's name, by which alarms of the buses go; rename bed or ward")
     _check_alarms(values, problems)
     settings: Settings = msgspec.convert(values, Settings)
     addresses = endpoints(settings)

@@ -318,6 +318,9 @@ class OwnRabbit(Amqp):
         self.dist = port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
+    def settings(self, **changes: Any) -> BridgeSettings:
+        return super().settings(**({"timeout_s": 10.0} | changes))
+
     async def kill(self) -> None:
         if self.process is not None:
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.stream.bridges.buses import KILLED_BUSES, Bus, need_brokers
+from tests.stream.bridges.buses import KILLED_BUSES, Amqp, Bus, Mqtt, Nats, need_brokers
 from tests.stream.bridges.ward import Writer, life, verdict
 from tests.stream.events import alert
 
@@ -75,6 +75,27 @@ def test_alerts_arrive_in_order_and_what_stands_is_told_to_who_comes_late_and_af
         assert verdict(writer.sent, bus.got).missing == 0
         assert verdict(writer.sent, bus.got).ghosts == 0
         assert await bus.standing() == {"stands", "latched", "new"}
+
+    played(bus, scene)
+
+
+@pytest.mark.parametrize("kind", [Mqtt, Nats, Amqp], ids=lambda kind: kind.kind)
+def test_a_consumer_that_was_away_sees_the_end(kind: type[Bus], tmp_path: Path, free_port: Callable[[], int]) -> None:
+    need_brokers()
+    bus = kind(tmp_path, free_port)
+
+    async def scene(writer: Writer) -> None:
+        writer.write(alert("a"), alert("b", bed="bed-2"))
+        await until(all_of(writer, bus))
+        consumer = bus.tasks.pop()
+        consumer.cancel()
+        await asyncio.gather(consumer, return_exceptions=True)
+        writer.write(alert("a", 1, "inactive"), alert("c", bed="bed-2"))
+        await until(lambda: writer.runner.accounts()["bus"].counts.get("delivered") == 4)
+        assert not all_of(writer, bus)()
+        bus.tasks.append(asyncio.create_task(bus.consume()))
+        await until(all_of(writer, bus))
+        assert verdict(writer.sent, bus.got)[:2] == (0, 0)
 
     played(bus, scene)
 

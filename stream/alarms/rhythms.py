@@ -15,6 +15,7 @@ from stream.alarms.pulse import Pulse
 HOP_TICKS = 2 * TICK_HZ
 HALF_WINDOW_TICKS = 5 * TICK_HZ
 MIN_QUALITY = 0.3  # windows of less are no evidence
+SEEN_VT, SURELY_VENTRICULAR = 0.3, 0.9  # probability of VT beside that of VF, and of both
 NN_KEPT, NN_NEEDED = 24, 12
 
 
@@ -76,8 +77,12 @@ class Rhythms:
             "quality": round(float(quality), 3),
         }
         self._streak("VF", "VFIB", p["VF"], at, ready, None, evidence, not vf_by_index)
-        fast = rate >= self.book.profile.limit("VTACH", "rate")
-        self._streak("VT", "VTACH", p["VT"], at, ready, rate, evidence, fast and not quiet)
+        # Where VT is well seen, VT and VF are one suspicion; and the beats of what is surely one of them are hard to
+        # find, so the rate of those that were found says nothing.
+        either = p["VT"] + p["VF"]
+        fast = rate >= self.book.profile.limit("VTACH", "rate") or either >= SURELY_VENTRICULAR
+        vt = either if p["VT"] >= SEEN_VT else p["VT"]
+        self._streak("VT", "VTACH", vt, at, ready, rate, evidence, fast and not quiet)
         if quiet:
             return
         irregular = self.irregularity()

@@ -21,6 +21,7 @@ from stream.alarms.conditions import Profile
 from stream.analysis import MAX_CHUNK_S
 from stream.shard import Shard
 from stream.transport.sequence import Chunk, Ended, Event, NewEpoch
+from stream.views import paper
 
 N_BEDS = 32
 N_LEADS = 4
@@ -54,9 +55,11 @@ def annotate(
     *,
     weights: Path | None = None,
     device: str | None = None,
+    strips: bool = False,
     progress: bool = True,
 ) -> Done:
-    """Annotate every record of `source` and write RECORD.moe and RECORD.alerts.jsonl to `out`.
+    """Annotate every record of `source` and write RECORD.moe and RECORD.alerts.jsonl to `out`; with `strips` the strip
+    of each red and yellow alert too, drawn, to `out`/strips.
 
     A record that cannot be read is passed over, and told. Raises DatasetError where the source is not found or none
     of it can be read, WeightsError for weights that do not fit."""
@@ -75,6 +78,9 @@ def annotate(
             out.mkdir(parents=True, exist_ok=True)
             for result in run(records, judge):
                 write(result, out)
+                if strips:
+                    draw(result, out / "strips", progress)
+                result.strips.clear()
                 done.records.append(result)
             bar.update(N_BEDS)
     if not done.records:
@@ -164,6 +170,15 @@ def write(result: Annotated, out: Path) -> None:
     encoder = msgspec.json.Encoder()
     lines = (encoder.encode(event) for event in result.alerts)
     (out / f"{result.name}.alerts.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def draw(result: Annotated, out: Path, progress: bool = True) -> None:
+    """Write the strip of each red and yellow alert to the folder `out`, RECORD-SECOND-CODE-ID.png."""
+    out.mkdir(parents=True, exist_ok=True)
+    for strip in tqdm(result.strips, desc=result.name, unit="strip", leave=False, disable=not progress):
+        decided_s = strip.decided.sample / strip.rate
+        name = f"{result.name}-{decided_s:06.1f}s-{strip.code}-{strip.id[:8]}.png"
+        (out / name).write_bytes(paper.draw(paper.sheet_of(strip)))
 
 
 def _events(bed: str, record: datasets.Record) -> Iterator[Event]:

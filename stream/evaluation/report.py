@@ -1,26 +1,27 @@
 """The result of an evaluation as one page that needs nothing else: figures, plots and the worst strips.
 
-Plots are SVG written here. A strip shows the signal with the reference's marks above it and ours below.
+Plots are SVG written here. A strip is on ECG paper, with the reference's marks above the signal and ours below.
 """
 
+import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from model import datasets
 from model.ec57.marks import Marks
-from model.ec57.reader import LABEL_MAPS
 from stream.evaluation.evaluated import Evaluated
 from stream.evaluation.scoreboard import BEAT_RATES, interval, percent
+from stream.views import paper
 
 STRIP_S = 10.0
 MAX_STRIPS, MAX_PER_RECORD = 24, 3
-WIDTH, BAR, STRIP_HEIGHT = 1000, 16, 110
+WIDTH, BAR = 1000, 16
+MAX_SIGNALS = 3  # of a strip
 REF_COLOUR, OUR_COLOUR = "#1a6b3c", "#b3261e"
 
 _STYLE = """
@@ -28,7 +29,7 @@ body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1060px;paddin
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse}
 th,td{padding:.15em .7em;border-bottom:1px solid #ddd;text-align:right;font-variant-numeric:tabular-nums}
 th:first-child,td:first-child{text-align:left}.note{background:#fff4d6;padding:.5em .8em;border-left:4px solid #d9a400}
-svg{display:block;max-width:100%;height:auto}figure{margin:1em 0}figcaption{color:#555;font-size:.9em}
+svg,img{display:block;max-width:100%;height:auto}figure{margin:1em 0}figcaption{color:#555;font-size:.9em}
 text{font:11px system-ui,sans-serif}
 """
 
@@ -187,56 +188,35 @@ def _strips(strips: Sequence[Strip]) -> str:
     if not strips:
         return ""
     drawn = "".join(_strip(strip) for strip in strips)
-    return f"<h2>Worst strips</h2><p>Above: reference. Below: ours. Ten seconds each, leads scaled to fit.</p>{drawn}"
+    return f"<h2>Worst strips</h2><p>Above: reference. Below: ours. Ten seconds each.</p>{drawn}"
 
 
 def _strip(strip: Strip) -> str:
+    """The signal on ECG paper, with the reference's marks above it and ours at its foot."""
     path: Path = strip.of.path
     length_s = strip.of.score.n / strip.of.score.fs
     start = max(0.0, min(strip.start_s, length_s - STRIP_S))
     record = datasets.read(path, start, STRIP_S, annotator=None)
-    signal = datasets.physical(record)[:3]
-    height = STRIP_HEIGHT * len(signal) + 50
-    scale = WIDTH / STRIP_S
-    lines = []
-    for i, lead in enumerate(signal):
-        points = _points(lead, record.fs, 30 + i * STRIP_HEIGHT, scale)
-        lines += [f'<polyline points="{run}" fill="none" stroke="#222" stroke-width="1"/>' for run in points]
-        lines.append(f'<text x="2" y="{42 + i * STRIP_HEIGHT}" fill="#555">{_text(record.signals[i].name)}</text>')
-    lines += _ticks(strip.of.ref, record.fs, start, 12, REF_COLOUR, height)
-    lines += _ticks(strip.of.test, record.fs, start, height - 4, OUR_COLOUR, height)
-    drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(lines)}</svg>'
-    return _figure(drawing, f"{strip.of.name} at {start:.1f} s: {strip.why}")
-
-
-def _points(lead: npt.NDArray[np.float32], fs: float, top: float, scale: float) -> list[str]:
-    """Polylines of a lead, broken where samples are missing."""
-    known = np.isfinite(lead)
-    if not known.any():
-        return []
-    low, high = float(lead[known].min()), float(lead[known].max())
-    y = top + (STRIP_HEIGHT - 12) * (1 - (lead - low) / max(high - low, 1e-6))
-    x = np.arange(lead.size) / fs * scale
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], known.astype(np.int8), [0]])))
-    return [
-        " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[first:last], y[first:last], strict=True))
-        for first, last in zip(edges[::2], edges[1::2], strict=True)
+    shown = record.signals[:MAX_SIGNALS]
+    marks = [
+        *_marks(strip.of.ref, record.fs, start, REF_COLOUR, "top"),
+        *_marks(strip.of.test, record.fs, start, OUR_COLOUR, "foot"),
     ]
+    sheet = paper.Sheet(
+        f"{strip.of.name} at {start:.1f} s", start, record.fs, datasets.physical(record)[:MAX_SIGNALS],
+        [signal.name for signal in shown], [signal.unit for signal in shown], marks,
+    )  # fmt: skip
+    drawn = base64.b64encode(paper.draw(sheet, dpi=100)).decode()
+    return _figure(f'<img alt="" src="data:image/png;base64,{drawn}">', f"{sheet.title}: {strip.why}")
 
 
-def _ticks(of: Marks, fs: float, start_s: float, y: float, colour: str, height: float) -> Iterable[str]:
-    """Marks of an annotator within a strip: a beat's symbol with a hairline, a rhythm's name."""
+def _marks(of: Marks, fs: float, start_s: float, colour: str, place: Literal["top", "foot"]) -> Iterator[paper.Mark]:
+    """Marks of an annotator within a strip: beats by their symbols, rhythms by their names, the one going on first."""
     first, last = np.searchsorted(of.sample, [start_s * fs, (start_s + STRIP_S) * fs])
     rhythm = next((of.aux[i] for i in range(int(first) - 1, -1, -1) if of.symbol[i] == "+"), "")
-    yield f'<text x="2" y="{y + (11 if y < height / 2 else -11):.0f}" fill="{colour}">{_text(rhythm)}</text>'
+    yield paper.Mark(start_s, rhythm, colour, place)
     for i in range(int(first), int(last)):
-        x = (of.sample[i] / fs - start_s) * WIDTH / STRIP_S
-        beat = of.symbol[i] in LABEL_MAPS["bxb"]
-        if beat:
-            yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="24" y2="{height - 20}" stroke="{colour}" stroke-opacity=".25"/>'
-        below = 0 if beat else (11 if y < height / 2 else -11)
-        name = _text(of.aux[i] or of.symbol[i])
-        yield f'<text x="{x:.1f}" y="{y + below:.0f}" fill="{colour}" text-anchor="middle">{name}</text>'
+        yield paper.Mark(of.sample[i] / fs, of.aux[i] or of.symbol[i], colour, place)
 
 
 def _bars(errors: Mapping[str, tuple[int, ...]]) -> str:

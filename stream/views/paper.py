@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from stream.wire import MISSING, Strip
 
 MM_PER_S, MM_PER_MV = 25.0, 10.0
-LEFT_MM, RIGHT_MM, TOP_MM, BOTTOM_MM = 20.0, 5.0, 17.0, 8.0
+LEFT_MM, RIGHT_MM, TOP_MM, BOTTOM_MM = 20.0, 5.0, 17.0, 11.0
 ROW_MM, MOST_MM, OTHER_MM = 25.0, 60.0, 20.0  # height of an ECG lead, at least and at most; of another signal
 INK, GRID, FINE = "#1c1c1c", "#e8a0a0", "#f6d9d9"
 COLOURS = {"V": "#b3261e", "F": "#8a5a00", "S": "#1f5fa8"}

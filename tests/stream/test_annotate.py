@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def annotated(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out")
-    annotate.annotate(str(folder), out, device="cpu", progress=False)
+    annotate.annotate(str(folder), out, device="cpu", strips=True, progress=False)
     return out
 
 
@@ -62,6 +62,14 @@ def test_alerts_name_their_record_and_say_that_they_are_simulated(annotated: Pat
             assert event.bed == path.name.removesuffix(".alerts.jsonl")
             assert event.simulated
             assert event.model_version
+
+
+def test_the_strip_of_each_red_and_yellow_is_drawn_when_asked_for(annotated: Path) -> None:
+    for name in ("vf", "pvcs"):
+        wanted = {e.alert_id for e in events(annotated / f"{name}.alerts.jsonl") if e.priority in ("high", "medium")}
+        drawn = list((annotated / "strips").glob(f"{name}-*.png"))
+        assert sorted(path.stem[-8:] for path in drawn) == sorted(alert_id[:8] for alert_id in wanted)
+        assert wanted and all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 
 def test_a_source_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:

@@ -367,8 +367,9 @@ class Shard:
         for item in self.judging.applied():
             bed = touched.setdefault(item.row, self._rows[item.row])
             stamps = msgspec.structs.replace(
-                item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=decided_ns
-            )
+                item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=decided_ns,
+                published=decided_ns,  # room for the gateway's stamp
+            )  # fmt: skip
             self._judged(bed, item, stamps)
         self._model_clock(touched.values())
 

@@ -26,6 +26,7 @@ from stream.gateway.journal import Journal, JournalError, check, utc
 from stream.gateway.register import ActionError, Register, Sessions
 from stream.latency import Latency
 from stream.log import mark_ready
+from stream.messages import published
 from stream.metrics import Metrics, Snapshot, endpoint
 from stream.process import Stop, bind, fresh_id, settle_memory
 from stream.wire import Action, AlertEvent, Alerts, Greeting, Strip, WireError
@@ -144,6 +145,7 @@ class Gateway:
 
         # What one turn has taken in, in order; and what it has to answer once that is committed.
         self._turn: list[Published | AlertEvent | Action] = []
+        self._frames: dict[int, bytes] = {}  # of a turn's messages, by id: as they came
         self._reached: dict[str, tuple[bytes, int]] = {}
         self._strips: list[Strip] = []
         self._asked: list[tuple[list[bytes], Action]] = []
@@ -168,7 +170,7 @@ class Gateway:
         self._ask_for_waves()
         self._every_second()
 
-    def _drain(self, socket: zmq.Socket[bytes], take: Callable[[list[bytes], wire.AnyMessage], None]) -> None:
+    def _drain(self, socket: zmq.Socket[bytes], take: Callable[[list[bytes], wire.AnyMessage, bytes], None]) -> None:
         for _ in range(MOST_PER_TURN):
             try:
                 identity, *frames = socket.recv_multipart(zmq.NOBLOCK)
@@ -179,7 +181,7 @@ class Gateway:
                 envelope.append(frames.pop(0))
             for frame in frames:
                 try:
-                    take(envelope, wire.decode(frame))
+                    take(envelope, wire.decode(frame), frame)
                 except WireError as error:
                     self._refuse(socket, envelope, error)
 
@@ -221,11 +223,12 @@ class Gateway:
 
     # What shards say.
 
-    def _from_shard(self, envelope: list[bytes], message: wire.AnyMessage) -> None:
+    def _from_shard(self, envelope: list[bytes], message: wire.AnyMessage, frame: bytes) -> None:
         identity = envelope[0]
         if isinstance(message, Published):
             self._hear(message.bed, message.epoch, identity)
             self._turn.append(message)
+            self._frames[id(message)] = frame
         elif isinstance(message, wire.Waves):
             self._hear(message.bed, message.epoch, identity)
             self._show(message)
@@ -290,7 +293,7 @@ class Gateway:
 
     # What clients ask.
 
-    def _from_client(self, envelope: list[bytes], message: wire.AnyMessage) -> None:
+    def _from_client(self, envelope: list[bytes], message: wire.AnyMessage, frame: bytes) -> None:
         if isinstance(message, wire.SnapshotRequest):
             self._snapshots.append(envelope)
         elif isinstance(message, wire.StripRequest):
@@ -362,6 +365,7 @@ class Gateway:
         if new_events and self._bridges is not None:
             self._bridges.wake()
         self._turn, self._reached, self._asked, self._strips = [], {}, [], []
+        self._frames.clear()
 
     def _write(
         self, events: list[AlertEvent], actions: list[Action], until: dict[str, int]
@@ -400,6 +404,9 @@ class Gateway:
 
     def _publish(self, message: Published | AlertEvent | Action) -> None:
         now_ns = self._utc_ns()
+        frame = self._frames.get(id(message))
+        if frame is not None and self._bridges is None and self._pass_on(message, frame, now_ns):
+            return
         if not isinstance(message, wire.BedStatus | wire.Truth | Action):
             stamps = message.stamps
             if isinstance(message, AlertEvent):
@@ -417,12 +424,28 @@ class Gateway:
         elif isinstance(message, wire.Numeric):
             self.register.numerics[message.bed] = message
 
+    def _pass_on(self, message: Published | AlertEvent | Action, frame: bytes, now_ns: int) -> bool:
+        """Publish a shard's frame as it came, but for its stamp. False where the message must be written anew."""
+        stamped: bytes | None = frame
+        if isinstance(message, wire.BeatJudgement | wire.WindowJudgement):
+            stamped = published(frame, now_ns)
+            if stamped is not None:
+                self._latency.add("received>published", message.stamps.received, now_ns)
+        elif isinstance(message, wire.Numeric):  # a snapshot has it too
+            return False
+        if stamped is not None:
+            self._put_frame(_TOPICS[type(message)] + message.bed.encode(), stamped)
+        return stamped is not None
+
     def _put(self, topic: bytes, message: wire.AnyMessage) -> None:
         try:
             frame = wire.encode(message)
         except WireError as error:
             self._complain(f"refused_{error.cause}", text=str(error))
             return
+        self._put_frame(topic, frame)
+
+    def _put_frame(self, topic: bytes, frame: bytes) -> None:
         self._number += 1
         self.counts["published"] += 1
         self._publisher.send_multipart([topic, self._number.to_bytes(8, "big"), frame], zmq.NOBLOCK)

@@ -90,8 +90,9 @@ class Analysis:
         """A new epoch of the bed in `row`, at `fs` Hz. Raises ValueError for a rate outside 50..2000 Hz."""
         self.resampler.configure(row, fs)
         self._pulse_resampler.configure(row, fs)
-        rows = np.array([row])
-        self.reset(rows, np.zeros(1, np.int64))
+        rows, first = np.array([row]), np.zeros(1, np.int64)
+        self._ring.reset(rows, first)  # it goes back to sample 0, which `reset` alone takes for no gap
+        self.reset(rows, first)
         self._templates.reset(rows)
         self._lead_quality[row] = 0.0
 

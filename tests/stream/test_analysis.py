@@ -55,3 +55,15 @@ def test_pushes_of_any_size_find_the_same(sizes: list[int]) -> None:
         n = min(len(one), len(other))
         np.testing.assert_array_equal(one[:n], other[:n], err_msg=name)
         assert n >= len(one) - 1
+
+
+def test_an_epoch_after_another_finds_what_it_would_have_found_as_the_first() -> None:
+    x = signal(250.0)
+    analysis, row, n = Analysis(1, 2), np.array([0]), np.array([250])
+    epochs: list[list[Findings]] = []
+    for _ in range(2):
+        analysis.start(0, 250.0)
+        epochs.append([analysis.push(row, x[None, :, at : at + 250], n) for at in range(0, 20 * 250, 250)])
+    for once, again in zip(*epochs, strict=True):
+        for name in ("wave", "hop_end", "hop_wave"):
+            np.testing.assert_array_equal(getattr(once, name), getattr(again, name), err_msg=name)

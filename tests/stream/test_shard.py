@@ -175,6 +175,25 @@ def test_a_new_epoch_is_taken_when_the_old_one_is_judged_and_nothing_is_lost() -
     assert len(beats["epoch-1"]) > 25
 
 
+def test_the_next_epoch_of_a_bed_is_judged_as_if_it_were_its_first() -> None:
+    patient = Patient("bed1", [("sinus", 12), ("couplets", 12), ("vt", 8)], seed=4)
+    shard, clock = new_shard()
+    first = list(events_of(patient, 32, [250], speed=1.0))
+    epochs = []
+    for number, events in enumerate((first[:-4], first)):  # of the first there is no end: its source was killed
+        result = {"bed1": Annotated("bed1", patient.fs, 0)}
+        play(shard, clock, [iter([event._replace(epoch=f"epoch-{number}") for event in events])], result)
+        epochs.append(result["bed1"])
+    until = 24 * patient.fs
+    for seen in (
+        lambda epoch: [(b.at.sample, b.label) for b in epoch.beats if b.at.sample < until],
+        lambda epoch: [w.at.sample for w in epoch.windows if w.at.sample < until],
+        lambda epoch: {(a.code, a.onset.sample) for a in epoch.alerts if a.stream_time.sample < until},
+    ):
+        assert seen(epochs[0]) == seen(epochs[1])
+    assert len(epochs[0].beats) > 20
+
+
 def test_a_live_beds_new_epoch_does_not_wait_for_a_model_that_is_away() -> None:
     patient = Patient("bed1", [("sinus", 20), ("asystole", 20)], seed=1)
     shard, clock = new_shard()

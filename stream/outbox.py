@@ -97,6 +97,16 @@ class Outbox:
         spilled = self._spill.state() if self._spill is not None else ["", 0, 0, 0]
         return {"kept": [encode(item) for item in self._items], "spill": spilled}
 
+    def saving(self) -> None:
+        """A checkpoint is made of what is here now."""
+        if self._spill is not None:
+            self._spill.saving()
+
+    def saved(self) -> None:
+        """That checkpoint is on the disk."""
+        if self._spill is not None:
+            self._spill.saved()
+
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave, to be sent in this session."""
         for frame in state["kept"]:

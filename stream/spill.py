@@ -22,7 +22,7 @@ class Spill:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._name = ""
-        self._before: set[str] = set()  # files that the newest checkpoint, or the one before, may need
+        self._named = self._next_named = ""  # the file that the newest checkpoint needs, and the one being made
         self._read = self._written = 0
         self._n = 0
 
@@ -52,21 +52,26 @@ class Spill:
         self._read += _LENGTH + len(frame)
         self._n -= 1
         if not self._n:
-            self._before.add(self._name)
             self._name = ""
         return frame
 
     def state(self) -> list[Any]:
         """What a checkpoint says of it. What waits is on the disk then."""
-        needed = {self._name} if self._n else set()
-        for path in self._folder.glob("spill-*.frames"):
-            if path.name not in self._before | {self._name}:
-                path.unlink()
-        self._before = needed
         if self._n:
             with open(self._path, "rb") as file:
                 os.fsync(file.fileno())
         return [self._name, self._read, self._written, self._n]
+
+    def saving(self) -> None:
+        """A checkpoint is made of what is here now (by another process, it may be)."""
+        self._next_named = self._name
+
+    def saved(self) -> None:
+        """That checkpoint is on the disk: files that only older ones need go."""
+        self._named = self._next_named
+        for path in self._folder.glob("spill-*.frames"):
+            if path.name not in (self._named, self._name):
+                path.unlink()
 
     def restore(self, state: list[Any]) -> None:
         """Go on from a `state`. What is not there as it says is lost, and logged."""

@@ -158,6 +158,7 @@ class ShardRole:
         """Write the checkpoint, at the end; then sources may forget what it holds."""
         self._scribe.stop()
         self._positions = self.ingest.positions()
+        self.shard.outbox.saving()
         try:
             checkpoint.save(self._path, self._state())
         except OSError as error:
@@ -173,6 +174,7 @@ class ShardRole:
             log.warning("checkpoint_slow", path=str(self._path), mend="a faster disk, or a longer checkpoint_s")
             return
         self._positions = self.ingest.positions()
+        self.shard.outbox.saving()
         try:
             self._scribe.begin(self._state)
         except OSError as error:
@@ -182,6 +184,7 @@ class ShardRole:
         if error:
             log.error("checkpoint_failed", path=str(self._path), error=error, mend="free the disk")
             return
+        self.shard.outbox.saved()
         for bed, epoch, sample in self._positions:
             self.ingest.durable(bed, epoch, sample)
 

@@ -46,7 +46,10 @@ def test_whatever_comes_is_kept_in_order_and_committed_once_over_kills_and_absen
                 outbox.committed(Committed(session=outbox.session, until=message.first + len(message.events)))
             outbox.send_again()
         elif step == "checkpoint":
+            outbox.saving()
             checkpoint.save(folder / "c", {"outbox": outbox.state()})
+            if data.draw(st.booleans(), "killed right after it was written, else"):
+                outbox.saved()
             saved, saved_added = folder / "c", added
         else:
             session += 1
@@ -69,20 +72,24 @@ def test_hours_without_a_gateway_wait_on_disk_and_the_files_go_when_they_are_rea
         if i % 500 == 0:
             outbox.send_again()
             assert len(outbox.unsent()) == 1, "to a gateway that may be away goes one message"
-            outbox.state()
+            outbox.saving()
+            outbox.saved()
     assert (len(outbox), len(outbox._items)) == (3000, 20)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3000 * EVENT_BYTES
     outbox.send_again()
     assert ids(outbox) == [f"a{i}.0" for i in range(3000)]
-    outbox.state()
-    outbox.state()
+    outbox.saving()
+    assert list(tmp_path.iterdir()), "the checkpoint before needs it"
+    outbox.saved()
     assert not list(tmp_path.iterdir()), "a checkpoint later nothing is left"
 
 
 def test_a_checkpoint_finds_what_it_names_though_all_was_sent_since(tmp_path: Path) -> None:
     outbox = Outbox("a", "s", tmp_path, MEMORY)
     outbox.add(alert(f"a{i}") for i in range(100))
+    outbox.saving()
     state = outbox.state()
+    outbox.saved()
     ids(outbox)
     again = Outbox("a", "s", tmp_path, MEMORY)
     again.restore(state)

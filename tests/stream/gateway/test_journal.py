@@ -303,7 +303,7 @@ with Journal(Path(sys.argv[1])) as journal:
     print("open", flush=True)
     for n in itertools.count():
         events = [alert(f"{sys.argv[2]}-{n}-{k}", seq=k % 2) for k in range(1 + n % 7)]
-        journal.append(events, until={sys.argv[2]: n + 1})
+        journal.append(events, until={sys.argv[2]: n + 1}, strips=[strip(event.alert_id) for event in events])
         print(" ".join(event.event_id for event in events), flush=True)
 """
 
@@ -337,5 +337,6 @@ def test_what_was_acknowledged_before_kill_9_is_there_once(path: Path) -> None:
         assert set(acknowledged) <= set(found)
         assert len(found) - len(acknowledged) <= 25 * 7  # committed, and killed before it could say so
         assert len(journal.active()) == len(found)
+        assert all(journal.strip(event.alert_id) is not None for event in journal.query())
         assert all(journal.sessions().get(run, 0) >= n for run, n in until.items())
         assert journal._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

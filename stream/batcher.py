@@ -138,6 +138,13 @@ class Batcher:
             return None
         return self._form(key, waited_ns)
 
+    def wait_s(self, now_ns: int) -> float:
+        """How long `next` has nothing to give yet to one that is not idle, if nothing comes; 0 where it has."""
+        key = self._first(now_ns)
+        if key is None or self._n[key] >= self.max_batch:
+            return 0.0
+        return max(0.0, (self._queues[key][0].arrived_ns + self._max_wait_ns - now_ns) / 1e9)
+
     def forget(self, shard: bytes) -> int:
         """Drop the blocks of a shard that is gone; the number of items dropped."""
         dropped = 0

@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 SECOND = 1_000_000_000
 ROUND_MS = 20  # a round lasts at least so long: packets of many beds go through the stages together
+MAX_ROUND_MS = 50  # and so long where rounds take a third of it: a round of many packets costs less for each
 MAX_WAITING_ITEMS = 8192  # with the worker; beyond, replays wait on credit
 GATEWAY_SILENT_NS = 2 * SECOND
 LOST_NS = 3 * SECOND
@@ -95,6 +96,7 @@ class ShardRole:
         )
         self._due_ns = dict.fromkeys(("watch", "greet", "status", "checkpoint"), 0)
         self._latency = Latency()
+        self._busy_s = 0.0  # that a round takes, lately
         self._waves = Watched()
         self._given_ns = 0
         self.refused = 0
@@ -138,6 +140,7 @@ class ShardRole:
         """One round."""
         began_ns = time.monotonic_ns()
         ready = dict(self._poller.poll(ROUND_MS))
+        woke_ns = time.monotonic_ns()
         if self._sources in ready:
             self._drain_sources()
         if self._worker in ready:
@@ -150,7 +153,10 @@ class ShardRole:
         self.shard.feed(events)
         self._send()  # before a checkpoint: what it counts as told has been told
         self._watch()
-        spare_s = ROUND_MS / 1e3 - (time.monotonic_ns() - began_ns) / SECOND
+        busy_s = (time.monotonic_ns() - woke_ns) / SECOND
+        self._busy_s += (busy_s - self._busy_s) / 8
+        round_s = min(max(ROUND_MS / 1e3, 3 * self._busy_s), MAX_ROUND_MS / 1e3)
+        spare_s = round_s - (time.monotonic_ns() - began_ns) / SECOND
         if spare_s > 0 and self.shard.live:
             time.sleep(spare_s)
 

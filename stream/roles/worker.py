@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 READY_EVERY_NS = 1_000_000_000
 SHARD_GONE_NS = 30_000_000_000
+EASY, LOAD_OVER_S = 0.25, 2.0
 
 
 def serve(settings: Settings) -> int:
@@ -64,15 +65,29 @@ class Worker:
         self.metrics: Metrics | None = None
         self._batches: Counter[tuple[str, int]] = Counter()
         self._busy_ns = 0
+        self._load = 0.0  # share of the last seconds in which it worked
 
     def step(self, timeout_ms: int = 100) -> None:
-        """Take in what has come, judge at most one batch, answer it."""
-        if self._socket.poll(0 if len(self._batcher) else timeout_ms):
+        """Take in what has come, judge at most one batch, answer it.
+
+        While there is little to do a batch goes at once; under load it waits for others, as `max_wait_ms` allows, for
+        the larger a batch the less an item costs."""
+        began_ns = time.monotonic_ns()
+        easy = self._load < EASY
+        if len(self._batcher):
+            timeout_ms = 0 if easy else round(1000 * self._batcher.wait_s(began_ns))
+        came = self._socket.poll(timeout_ms)
+        woke_ns = time.monotonic_ns()
+        if came:
             self._drain()
-        batch = self._batcher.next(time.monotonic_ns(), idle=not self._socket.poll(0))
+        batch = self._batcher.next(time.monotonic_ns(), idle=easy and not self._socket.poll(0))
         if batch is not None:
             self._judge_batch(batch)
         self._say_ready()
+        done_ns = time.monotonic_ns()
+        took_s = (done_ns - began_ns) / 1e9
+        share = (done_ns - woke_ns) / max(1, done_ns - began_ns)
+        self._load += (share - self._load) * min(1.0, took_s / LOAD_OVER_S)
 
     def _drain(self, most: int = 256) -> None:
         for _ in range(most):

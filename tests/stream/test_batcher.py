@@ -167,3 +167,13 @@ def test_small_batches_when_idle_and_full_ones_under_load() -> None:
         sizes[every_ms] = batches[5:]
     assert set(sizes[20]) == {1}
     assert set(sizes[1]) == {8}
+
+
+def test_it_says_how_long_it_may_be_left_alone() -> None:
+    batcher = Batcher(max_batch=4, max_wait_s=0.020)
+    assert batcher.wait_s(0) == 0
+    batcher.add(b"a", block(0, 1), 5 * MS)
+    assert batcher.wait_s(10 * MS) == 0.015
+    assert batcher.wait_s(25 * MS) == 0
+    batcher.add(b"a", block(1, 3), 6 * MS)
+    assert batcher.wait_s(10 * MS) == 0

@@ -42,8 +42,9 @@ class Flow:
         self._counts[kind] += 1
         stamps = message.stamps
         if isinstance(message, AlertEvent):
-            if message.phase == "start" and not stamps.judged:
-                self._delay("alert", stamps.received, stamps.published)
+            if message.phase == "start" and message.kind == "physiological":
+                self._delay("decided>committed", stamps.decided, stamps.committed)
+                self._delay("alert decided>published", stamps.decided, stamps.published)
             return
         if stamps.batched and stamps.judged:
             n, _ = self._batches.get(stamps.batched, (0, 0))

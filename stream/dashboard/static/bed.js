@@ -2,7 +2,7 @@
 
 import { age, clock, el, put, say } from "./dom.js";
 import { act, acknowledge, controls } from "./acting.js";
-import { bell, number, RHYTHMS } from "./tile.js";
+import { bell, number, RHYTHMS, ring } from "./tile.js";
 import { AlarmTable } from "./list.js";
 import { grid } from "./paper.js";
 import { limit, mark, since, words } from "./store.js";
@@ -111,7 +111,7 @@ export class BedPage {
     say(this.rhythm, known && bed.window ? `${RHYTHMS[bed.window.rhythm] ?? bed.window.rhythm} ${Math.round(100 * bed.window.confidence)} %` : "");
     say(this.age, `data ${age(stale ? bed.silent_s(now) : (bed.status?.age_ms ?? 0) / 1000)} old`);
     const off = bell(bed, this.app.store.now());
-    say(this.bell, off && `🔕 ${off}`);
+    ring(this.bell, off);
     if (stale && this.lost.hidden) this.sweep.clear();
     say(this.lost, `STALE  no data since ${clock(Date.now() - 1000 * bed.silent_s(now))}`);
     put(this.lost, "hidden", !stale);

@@ -17,7 +17,7 @@ export class Engineering {
   constructor(app) {
     this.app = app;
     this.lines = {};
-    this.picture = svg("svg.way", { viewBox: "0 0 910 330", role: "img", "aria-label": "The way of the data; its figures are in the tables below" },
+    this.picture = svg("svg.way", { viewBox: "0 40 910 282", role: "img", "aria-label": "The way of the data; its figures are in the tables below" },
       svg("defs", {}, svg("marker", { id: "tip", viewBox: "0 0 8 8", refX: "7", refY: "4", markerWidth: "7", markerHeight: "7", orient: "auto-start-reverse" }, svg("path", { d: "M0 0 8 4 0 8z", fill: "#7f95a8" }))),
       ...ARROWS.map(([a, b]) => this._arrow(a, b)), ...BOXES.map((box) => this._box(...box)));
     this.cdf = el("div.plot");

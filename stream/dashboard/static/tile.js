@@ -1,6 +1,6 @@
 // One bed on the overview.
 
-import { age, clock, el, put, say } from "./dom.js";
+import { age, clock, el, put, say, svg } from "./dom.js";
 import { acknowledge, audioPause } from "./acting.js";
 import { mark, words } from "./store.js";
 import { scale } from "./scale.js";
@@ -13,6 +13,15 @@ export const RHYTHMS = {
 
 export const number = (value) => (value === null || value === undefined ? "-?-" : Math.round(value).toString());
 export const paused = { audio_pause: "AUDIO PAUSED", alarm_pause: "ALARMS PAUSED", alarms_off: "ALARMS OFF" };
+
+/** A crossed bell before the words, where there are any: drawn, for not every machine has a letter for it. */
+export function ring(node, words) {
+  if (node.lastChild?.textContent === words || (!words && !node.firstChild)) return;
+  const cross = svg("svg", { viewBox: "0 0 20 20", "aria-hidden": "true" },
+    svg("path", { d: "M10 2a5 5 0 0 0-5 5v4l-2 3h14l-2-3V7a5 5 0 0 0-5-5zM8 16a2 2 0 0 0 4 0z", fill: "currentColor" }),
+    svg("path", { d: "M2 2l16 16", stroke: "#0e151d", "stroke-width": "4" }), svg("path", { d: "M2 2l16 16", stroke: "currentColor", "stroke-width": "2" }));
+  node.replaceChildren(...(words ? [cross, words] : []));
+}
 
 /** "ALARMS OFF 0:59:12" of a bed whose alarms are off, empty where they are not. */
 export function bell(bed, now) {
@@ -59,7 +68,7 @@ export class Tile {
     say(this.age, age(this._age(now)));
     put(this.age, "data-late", this._age(now) > 3);
     const off = bell(bed, server);
-    say(this.bell, off && `🔕 ${off}`);
+    ring(this.bell, off);
     const line = alarm ? `${mark(alarm)} ${words(alarm)}${alarm.state === "latched" ? " (over)" : ""}${alarm.ack ? " ✓" : ""}` : "";
     say(this.alarm, line);
     say(this.inop, inop ? `!! ${words(inop)}` : "");

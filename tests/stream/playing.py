@@ -61,7 +61,9 @@ class Player:
             self.take(self.alarms.judged_window(self.now, self.now, rhythm, {rhythm: p, **others}, 0.0, quality))
             self.to(self.now + 1)
 
-    def rhythm(self, rhythm: str, seconds: float, rr_s: float | Iterator[float] = 0.8, label: str = "N") -> None:
+    def rhythm(
+        self, rhythm: str, seconds: float, rr_s: float | Iterator[float] = 0.8, label: str = "N", p: float = 0.9
+    ) -> None:
         """Beats and windows together."""
         end = self.now + ticks(seconds)
         self.window_at = max(self.window_at, self.now)
@@ -69,7 +71,7 @@ class Player:
             self.beats(label, rr_s if isinstance(rr_s, int | float) else next(rr_s))
             while self.window_at + ticks(2) <= self.now:
                 self.window_at += ticks(2)
-                self.take(self.alarms.judged_window(self.window_at, self.now, rhythm, {rhythm: 0.9}, 0.0, 0.9))
+                self.take(self.alarms.judged_window(self.window_at, self.now, rhythm, {rhythm: p}, 0.0, 0.9))
                 self.to(self.now)
 
     def quality(self, reason: Sequence[int], n: int = 1) -> None:

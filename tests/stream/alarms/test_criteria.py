@@ -254,15 +254,17 @@ def test_one_window_or_an_unsure_or_a_noisy_one_is_no_red(rhythm: str, code: str
 def test_two_vt_of_one_string_of_windows_are_two_alerts() -> None:
     player = Player()
     for rr in (0.4, 1.0, 0.4):
-        player.rhythm("VT", 14, rr)
+        player.rhythm("VT", 14, rr, p=0.85)
     first, second = player.of("VTACH", "start")
     assert first.alert_id != second.alert_id and second.supersedes == first.alert_id
 
 
-def test_vt_windows_at_a_slow_rate_are_no_vt() -> None:
+def test_vt_windows_at_a_slow_rate_are_no_vt_unless_they_are_sure() -> None:
     player = Player()
-    player.rhythm("VT", 20, 0.8)
+    player.rhythm("VT", 20, 0.8, p=0.89)
     assert not player.started("VTACH")
+    player.rhythm("VT", 20, 0.8, p=0.9)
+    assert player.started("VTACH")
 
 
 # What needs no model --------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ KEPT = (
 """What a checkpoint keeps of a bed beside its signals and alarms."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Bed:
     """One bed. `leads`: which signals are analysed, `pulses`: those of model.pulse.SIGNALS, -1 where it has none;
     `live`: at the speed of life, not a faster replay; `ended`: the epoch is over; `closed`: and so are its alarms."""

@@ -87,6 +87,8 @@ class Shard:
         self._judged_to = np.zeros(capacity, np.int64)  # the tick that the model had come to when it was last looked at
         self._rows: list[Bed] = []  # a row that is free keeps its last bed, which is closed
         self._free: list[int] = []
+        self._replays: set[Bed] = set()  # played faster than life, and not over
+        self._closing: set[Bed] = set()  # over, and not judged to the end
 
     def feed(self, events: Iterable[Event]) -> None:
         """Take events of any beds, each bed's in order. Raises ShardFull for a bed too many."""
@@ -109,11 +111,9 @@ class Shard:
         """Beds whose samples should wait where they are: those whose last epoch is not judged yet; those that are far
         ahead of their judgements; and, while the worker has too much to do (`crowded`), replays. What is live waits
         neither for a replay nor for a model that is away, and nobody for one that never was there."""
-        waiting = {
-            bed.name
-            for bed in self._rows
-            if (bed.ended and not bed.closed) or (crowded and not bed.live and self.judging.first_ready(bed.row))
-        }
+        waiting = {bed.name for bed in self._closing}
+        if crowded:
+            waiting |= {bed.name for bed in self._rows if not bed.live and self.judging.first_ready(bed.row)}
         far = np.flatnonzero(self._analysis.head - self._judged_to > AHEAD_TICKS)  # by what was known a moment ago
         return waiting | {bed.name for row in far.tolist() if self._ahead(bed := self._rows[row])}
 
@@ -215,6 +215,7 @@ class Shard:
             alarms.inherit(bed.alarms)
         bed.epoch, bed.fs, bed.live = event.epoch, event.rate, event.speed == 1.0
         bed.alarms, bed.ended, bed.closed = alarms, False, False
+        self._took_turn(bed)
         bed.signals_are(event.signals, self._n_leads)
         self._leads.are(bed.row, bed.leads, bed.signals)
         self._pulses.are(bed.row, bed.pulses, bed.signals)
@@ -259,6 +260,7 @@ class Shard:
         rows = np.array([bed.row])
         self._found(rows, self._analysis.flush(rows))
         bed.ended, bed.ended_ns = True, self._now_ns()
+        self._took_turn(bed)
         self._alert(bed, bed.alarms.advance(int(self._analysis.head[bed.row]) + 1))
         self._model_clock([bed])
         log.info("ended", bed=bed.name, epoch=bed.epoch, n_beats=bed.n_beats)
@@ -293,7 +295,7 @@ class Shard:
             [beats[i] for i in np.flatnonzero(~kept).tolist()],
         )
         stirred: dict[int, Bed] = {}
-        for row, told in by_row(found, [len(bed.leads) for bed in self._rows]).items():
+        for row, told in by_row(found, lambda row: len(self._rows[row].leads)).items():
             bed = stirred[row] = self._rows[row]
             for _, tell, arguments in sorted(told, key=tick_of):
                 self._alert(bed, getattr(bed.alarms, tell)(*arguments))
@@ -319,15 +321,11 @@ class Shard:
 
     def answer(self, judged: wire.Judged) -> None:
         """Take the worker's answers to a block. Raises WireError where they do not fit."""
-        self.accept(judged)
+        self.judging.accept(judged)
         self.apply()
 
-    def accept(self, judged: wire.Judged) -> None:
-        """Take answers in; `apply` goes on with them, once for all that have come. Raises WireError as `answer`."""
-        self.judging.accept(judged)
-
     def apply(self) -> None:
-        """Go on with the answers that were taken in."""
+        """Go on with the answers that `judging` has taken in."""
         self.judging.stage()
         self._apply()
 
@@ -421,6 +419,7 @@ class Shard:
         """The epoch is over and judged: its conditions end. Reds that nobody acknowledged stay latched."""
         if not bed.closed:
             bed.closed = True
+            self._took_turn(bed)
             bed.technical.clear()
             self._alert(bed, bed.alarms.close(int(self._analysis.head[bed.row])))
             self._collect(bed)
@@ -497,7 +496,16 @@ class Shard:
     @property
     def live(self) -> bool:
         """Whether no bed is played faster than life: then there is time to let packets gather."""
-        return all(bed.live or bed.ended for bed in self._rows)
+        return not self._replays
+
+    def _took_turn(self, bed: Bed) -> None:
+        """Its epoch has begun, ended or closed: know at once, and not by a look at all beds, who needs what."""
+        self._replays.discard(bed)
+        self._closing.discard(bed)
+        if not (bed.live or bed.ended):
+            self._replays.add(bed)
+        if bed.ended and not bed.closed:
+            self._closing.add(bed)
 
     def dropped(self, messages: Iterable[wire.AnyMessage]) -> None:
         """The gateway did not take these: count the judgements and numerics among them."""
@@ -587,5 +595,6 @@ class Shard:
             self._next_due[row] = alarms.next_due
             self._strips.restore(row, bed.signals, bed.fs, saved["strips"])
             self._rows.append(bed)
+            self._took_turn(bed)
             if row not in state["free"]:
                 self.beds[bed.name] = bed

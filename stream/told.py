@@ -1,6 +1,6 @@
 """What the detectors found, as calls of the alarms of each row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from stream.analysis import Findings
@@ -8,7 +8,7 @@ from stream.analysis import Findings
 Told = tuple[int, str, tuple[Any, ...]]
 
 
-def by_row(found: Findings, n_leads: Sequence[int]) -> dict[int, list[Told]]:
+def by_row(found: Findings, n_leads: Callable[[int], int]) -> dict[int, list[Told]]:
     """What the detectors told, as (tick, method of BedAlarms, arguments) by row; `n_leads`: leads of each row.
 
     Of one tick, reports come first: they tell of the ticks before theirs, a beat is decided with its tick."""
@@ -19,7 +19,7 @@ def by_row(found: Findings, n_leads: Sequence[int]) -> dict[int, list[Told]]:
     for row, at, good, reason in zip(
         quality.row.tolist(), quality.at.tolist(), quality.quality.tolist(), quality.reason.tolist(), strict=True
     ):
-        n = max(1, n_leads[row])
+        n = max(1, n_leads(row))
         told.setdefault(row, []).append((at, "quality", (at, good[:n], reason[:n])))
     for row, at, decided in zip(
         found.beats.row.tolist(), found.beats.at.tolist(), found.beats.decided.tolist(), strict=True

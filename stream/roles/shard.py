@@ -210,7 +210,7 @@ class ShardRole:
             elif isinstance(message, wire.Judged):
                 self._answered_ns = self._worker_heard_ns
                 try:
-                    self.shard.accept(message)
+                    self.shard.judging.accept(message)
                 except wire.WireError as error:  # of a worker of another version: its items stay unanswered
                     self.refused += 1
                     log.warning("answer_refused", text=str(error), count=self.refused)

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 READY_EVERY_NS = 1_000_000_000
 SHARD_GONE_NS = 30_000_000_000
-EASY, LOAD_OVER_S = 0.25, 2.0
+EASY, LOAD_OVER_S = 0.1, 2.0
 
 
 def serve(settings: Settings) -> int:

@@ -24,8 +24,7 @@ RATIOS = (0.5, 2.0)  # heights against the usual one that are those of a heart t
 LIKENESS = 0.8  # of a wave that is one
 WATCHED, WATCHED_EVEN = 5 * TICK_HZ, 20 * TICK_HZ  # ticks up to now that are looked at, at most
 LONGEST_GAP = 2 * TICK_HZ  # ticks between pulse beats of a heart that has not stopped
-AS_BEFORE = 0.12  # share by which an interval may differ from the usual one, in a rhythm that goes on undisturbed
-EVEN = 0.2  # share by which most intervals may differ from the usual one, in a rhythm that can be disturbed at all
+AS_BEFORE = 0.2  # share by which an interval may differ from the usual one, in a rhythm that goes on undisturbed
 FASTER = 1.2  # how much faster the ECG must go than the pulse, for the pulse to speak against it
 BEFORE = 10  # intervals that the usual one is taken from
 
@@ -130,7 +129,7 @@ def _undisturbed(beats: deque[Beat], since: int, until: int) -> list[Beat]:
     if len(intervals) < BEFORE:
         return []
     usual = intervals[len(intervals) // 2]
-    even = sum(abs(interval - usual) <= EVEN * usual for interval in intervals) >= 0.7 * BEFORE
+    even = sum(abs(interval - usual) <= AS_BEFORE * usual for interval in intervals) >= 0.7 * BEFORE
     seen = [before[-1], *(beat for beat in beats if since < beat.at <= until)]
     as_before = all(abs(later.at - earlier.at - usual) <= AS_BEFORE * usual for earlier, later in pairwise(seen))
     ended = until - DELAY - seen[-1].at > (1 + AS_BEFORE) * usual

@@ -194,6 +194,9 @@ class Detectors:
         """A timer of the book has come."""
         if name == "numeric":
             self.book.arm("numeric", tick + TICK_HZ)
+            if "ASYSTOLE" in self.book.active and self.pulse.against("ASYSTOLE", self.base, tick) is not None:
+                self.book.end("ASYSTOLE", tick, "pulse")  # it has come back, or is known only now
+                self.book.arm("asystole", tick + 1)
             self.log.append((tick, "second", self.vitals(tick), 0))
         elif name == "asystole":
             self._arrest(tick)

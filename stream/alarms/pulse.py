@@ -25,7 +25,7 @@ LIKENESS = 0.8  # of a wave that is one
 WATCHED, WATCHED_EVEN = 5 * TICK_HZ, 20 * TICK_HZ  # ticks up to now that are looked at, at most
 LONGEST_GAP = 2 * TICK_HZ  # ticks between pulse beats of a heart that has not stopped
 AS_BEFORE = 0.2  # share by which an interval may differ from the usual one, in a rhythm that goes on undisturbed
-FASTER = 1.2  # how much faster the ECG must go than the pulse, for the pulse to speak against it
+FASTER = 1.1  # how much faster the ECG must go than the pulse, for the pulse to speak against it
 BEFORE = 10  # intervals that the usual one is taken from
 
 

@@ -690,3 +690,24 @@ def test_every_row_that_can_be_raised_has_a_test_here() -> None:
     tested |= {"AFIB", "END_AFIB", "IRREGULAR_HR", "END_IRREGULAR", "VFIB", "ASYSTOLE", "PAUSE"}
     patient = {row.code for row in TABLE if row.kind != "technical" and not row.code.startswith("PACER")}
     assert patient == tested
+
+
+def test_windows_that_see_vt_beside_vf_raise_it_and_the_rate_of_found_beats_does_not_overrule_a_sure_one() -> None:
+    for vt, vf, rr_s, told in (
+        (0.6, 0.35, 1.0, True),
+        (0.5, 0.3, 1.0, False),
+        (0.5, 0.3, 0.5, True),
+        (0.2, 0.75, 0.5, False),
+    ):
+        player = Player()
+        player.beats("N" * 8, rr_s)
+        player.windows("VT", 3, p=vt, VF=vf)
+        assert player.started("VTACH") == told, (vt, vf, rr_s)
+
+
+def test_three_slow_intervals_are_an_extreme_bradycardia_and_a_pause_among_faster_ones_is_none() -> None:
+    slow, paused = Player(), Player()
+    slow.beats("NNN", 1.5)
+    assert slow.started("X_BRADY")
+    paused.beats("NNN", [0.9, 1.9, 1.9])
+    assert not paused.started("X_BRADY")

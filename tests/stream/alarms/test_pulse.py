@@ -87,6 +87,16 @@ def test_a_pulse_that_stops_with_the_ecg_tells_an_asystole_sooner() -> None:
     assert sooner.evidence["pulse"]["decided"] == "for" and "pulse" not in plain.evidence
 
 
+def test_an_asystole_ends_when_a_pulse_is_seen_though_the_ecg_stays_silent() -> None:
+    bed = Bedside()
+    bed.sinus(12)
+    bed.pulses([5.5 + 0.8 * i for i in range(20)])
+    bed.wait(18)
+    over = bed.of("ASYSTOLE")[1]
+    assert bed.reds("ASYSTOLE")[0] == "start" and (over.state, over.reason) == ("latched", "pulse")
+    assert bed.of("ASYSTOLE_WITHHELD", "start")
+
+
 def test_vf_is_withheld_by_a_pulse_that_goes_on_and_announced_without_one() -> None:
     for beats, told in (([0.5 + 0.8 * i for i in range(14)], []), ([0.3], ["start"]), ([], ["start"])):
         bed = Bedside()

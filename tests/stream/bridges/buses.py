@@ -33,7 +33,7 @@ from stream.bridges.mqtt import MqttSettings
 from stream.bridges.nats import NatsSettings
 from tests.stream.bridges.proxy import Proxy
 
-QUICK: dict[str, Any] = {"backoff_s": 0.02, "backoff_cap_s": 0.2, "timeout_s": 1.0, "heartbeat_s": 0.5}
+QUICK: dict[str, Any] = {"backoff_s": 0.02, "backoff_cap_s": 0.2, "timeout_s": 3.0, "heartbeat_s": 0.5}
 UNIT = "unit-7"
 
 

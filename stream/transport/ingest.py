@@ -352,7 +352,7 @@ class Ingest:
         return text
 
     def _truth(self, source: Peer, message: Truth, now_ns: int, mono_ns: int) -> str | None:
-        bed = self._own(source, message.bed)
+        bed = self._own(source, message.bed, close=False)  # it stands beside the samples, and holds none of them up
         if bed is None:
             return None
         if self._overrun():
@@ -440,11 +440,11 @@ class Ingest:
             self._lanes.settle(bed)
         return bed
 
-    def _own(self, source: Peer, name: str) -> Sequence | None:
+    def _own(self, source: Peer, name: str, close: bool = True) -> Sequence | None:
         """The sequence of a bed of this source, for something else than its next packet."""
         bed = self._beds.get(name) if self._owner.get(name) is source else None
         if bed is not None:
-            self._lanes.close(bed)
+            (self._lanes.close if close else self._lanes.settle)(bed)
         return bed
 
     def _claim(self, bed: Sequence, source: Peer, mono_ns: int) -> bool:

@@ -147,6 +147,14 @@ def test_what_comes_between_two_frames_keeps_its_place() -> None:
     assert kinds[-1] == "Ended"
 
 
+def test_annotations_do_not_keep_the_packets_behind_them_from_passing() -> None:
+    bench = Bench()
+    bench.give(together([1, 1, 1]), Truth(bed="bed-1", epoch="e1", samples=(3,), symbols=("N",), notes=("",)))
+    bench.give(together([2, 2, 2]))
+    assert [type(event).__name__ for event in bench.take()] == ["Block", "Block", "TruthSeen"]
+    assert bench.counts()["delivered"] == 3 * N
+
+
 def test_a_shard_that_goes_on_from_a_checkpoint_holds_what_went_by() -> None:
     bench = Bench()
     bench.give(together([1, 1, 1]))

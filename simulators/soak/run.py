@@ -255,7 +255,7 @@ class _Run:
             "notes": self._notes + self._stage.notes,
         }
         ward = sum(p["cores"] for name, p in told["processes"].items() if name != "soak")
-        told["beds_per_core"] = plan.beds / ward if ward else None
+        told["beds_per_core"] = self._carried(measured) / ward if ward else None
         told["limits"] = self._limits(told, measured)
         told["held"] = not any(one["held"] is False for one in told["limits"])
         return told
@@ -313,6 +313,15 @@ class _Run:
             for name, limit, value in checks
             if limit is not None
         ]
+
+    def _carried(self, measured: list[Slot]) -> float:
+        """Beds' worth of signal that was taken in: fewer than there are where the ward did not keep up."""
+        rates = [account.at.fs for account in self._observer.accounts.values() if account.at.fs]
+        if len(measured) < 2 or not rates:
+            return 0.0
+        first, last = measured[0], measured[-1]
+        n = last.counts.get("delivered", 0) - first.counts.get("delivered", 0)
+        return n / statistics.mean(rates) / (last.at_s + last.length_s - first.at_s - first.length_s)
 
     def _growth(self, measured: list[Slot]) -> float | None:
         """Of the ward's memory, from a tenth of the time after 5 minutes (or after the last kill) to its last tenth."""

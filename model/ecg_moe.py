@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.kernels import BEAT_SAMPLES
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
@@ -27,6 +28,7 @@ from model.segments import BEAT_CHANNELS, FEATURES, HOP_SAMPLES, N_CHANNELS, TOK
 WINDOW_TASKS = ("rhythm", "shockable", "quality", "rr_ms", "age", "male", "potassium", "arrhythmia")
 OUTPUTS = {"rhythm": len(RHYTHMS), "arrhythmia": len(ARRHYTHMIAS)}  # the others have one
 AGE_MEAN, AGE_SD = 60.0, 17.0
+RR_LAG_S = 2.0  # the RR answer is of the 10 s that ended so long before the window
 RR_SCALE = 100.0  # ms: unit of the residual over the detector's RR
 _RR, _RR_UNKNOWN = FEATURES.index("rr_s"), FEATURES.index("rr_unknown")
 _SHAPE = [
@@ -43,8 +45,8 @@ class Sizes:
     """All sizes of the model."""
 
     features: int = len(FEATURES)
-    view: int = 12  # of each of the four views
-    band: int = 16
+    view: int = 8  # of each of the four views
+    band: int = 32
     kernels: tuple[int, ...] = (3, 7, 15, 23)  # of the morphology experts
     width: int = 10  # channels of a morphology expert
     rhythm: int = 48
@@ -156,25 +158,48 @@ class ConvView(nn.Module):
 
 
 class BandStem(nn.Module):
-    """What the band expert needs of a hop: slow waves (f-waves, flutter, VF) by convolution, amplitude and spectrum.
+    """What the band expert needs of a hop: slow waves (f-waves, flutter, VF) and P-QRS by convolution; spectrum, size,
+    and how much of the time the signal and its slope are far under their peaks (QRS complexes are steep and brief).
 
     Learnt with labels, unlike the views; it runs once per hop and its answer is part of the hop token.
     """
 
+    SHARES = (0.1, 0.2, 0.35, 0.5)  # of the peak, mean over the seconds of the hop
+
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv1d(N_CHANNELS, 16, 15, 2, 7), nn.Conv1d(16, 24, 7, 2, 3)
-        self.conv3 = nn.Conv1d(24, 24, 5, 2, 2)
-        self.spectrum = nn.Linear(32 + 2 * N_CHANNELS, 24)
-        self.out = nn.Linear(72, s.band)
+        self.conv1, self.conv2 = nn.Conv1d(N_CHANNELS, 16, 15, 2, 7), nn.Conv1d(16, 32, 7, 2, 3)
+        self.conv3 = nn.Conv1d(32, 48, 5, 2, 2)
+        self.norm1, self.norm2, self.norm3 = nn.BatchNorm1d(16), nn.BatchNorm1d(32), nn.BatchNorm1d(48)
+        n = 36 + 2 * N_CHANNELS * (1 + len(self.SHARES))
+        self.flat_norm = nn.BatchNorm1d(n)
+        self.flat = nn.Linear(n, 32)
+        self.out = nn.Linear(2 * 48 + 32, s.band)
+
+    def describe(self, x: Tensor, level: Tensor, mask: Tensor, power: Tensor) -> Tensor:
+        """(k, 2, 250) at 62.5 Hz, (k, 2), (k, 2), (k, 257) -> (k, 56)."""
+        total = power.sum(1, keepdim=True) + 1e-3
+        fine = power[:, :64].reshape(-1, 32, 2).sum(2) / total  # about 0.5 Hz each, up to 15.6 Hz
+        coarse = power[:, 64:256].reshape(-1, 4, 48).sum(2) / total
+        parts = [torch.log(torch.cat([fine, coarse], 1) + 1e-4), level, mask]
+        for size in (x.abs(), (x[..., 1:] - x[..., :-1]).abs()):
+            top = fn.max_pool1d(size, 62).mean(2, keepdim=True)
+            parts += [(size < share * top).float().mean(2) for share in self.SHARES]
+        return torch.cat(parts, 1)
 
     def forward(self, x: Tensor, level: Tensor, mask: Tensor, power: Tensor) -> Tensor:  # -> (k, band)
-        h = fn.relu(self.conv1(fn.avg_pool1d(x, 2)))  # (k, 16, 125)
-        h = fn.relu(self.conv3(fn.relu(self.conv2(h))))  # (k, 24, 32)
-        share = power[:, :128].reshape(-1, 32, 4).sum(2) / (power.sum(1, keepdim=True) + 1e-3)  # about 1 Hz each
-        flat = torch.cat([torch.log(share + 1e-3) * 0.3, level, mask], 1)
-        h = torch.cat([h.mean(2), h.amax(2), fn.relu(self.spectrum(flat))], 1)
-        return torch.tanh(self.out(h))
+        x = fn.avg_pool1d(x, 2)
+        flat = fn.relu(self.flat(self.flat_norm(self.describe(x, level, mask, power)).clamp(-5, 5)))
+        h = fn.relu(self.norm1(self.conv1(x)))  # (k, 16, 125)
+        h = fn.relu(self.norm3(self.conv3(fn.relu(self.norm2(self.conv2(h))))))  # (k, 48, 32)
+        return torch.tanh(self.out(torch.cat([h.mean(2), h.amax(2), flat], 1)))
+
+    def fuse(self) -> None:
+        """Fold the norms into the convolutions, for service."""
+        for i in "123":
+            conv, norm = getattr(self, f"conv{i}"), getattr(self, f"norm{i}")
+            setattr(self, f"conv{i}", fuse_conv_bn_eval(conv, norm))
+            setattr(self, f"norm{i}", nn.Identity())
 
 
 class HopEncoder(nn.Module):
@@ -263,6 +288,8 @@ class MorphologyPath(nn.Module):
         self.dropout = nn.Dropout(s.dropout)
         self.fuse: TaskLinear | Merged = TaskLinear(s.token, s.token, 1, s.rank, s.alpha)
         self.head = nn.Linear(s.token, len(BEATS))
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.ones(()))  # calibration
 
     def group(self) -> None:
         """Turn to the grouped form, for service."""
@@ -285,39 +312,43 @@ class MorphologyPath(nn.Module):
 # ------------------------------------------------------------ rhythm path: experts over tokens
 
 
-def rr_statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Statistics (k, 40) of the RR of 10 s and of 30 s, and the detector's mean RR (k,) of 10 s in s, 0 for none.
+N_STATISTICS = 42
 
-    `features` (k, 48, F), `mask` (k, 48) bool, newest last.
+
+def rr_statistics(features: Tensor, age: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Statistics (k, 42) of the RR of 12 s and of 30 s, and the detector's mean RR (k,) in s, 0 for none.
+
+    The mean is of the RR intervals that ended in the 10 s up to RR_LAG_S before the window's end: by then every beat is
+    ready. `features` (k, 48, F), `age` (k, 48) s from the R peak to the window's end, `mask` (k, 48) bool, newest last.
     """
     known = mask & (features[..., _RR_UNKNOWN] < 0.5)
-    rr = torch.exp(features[..., _RR]) * known  # s
-    since = rr.flip(1).cumsum(1).flip(1) - rr  # s from this beat to the newest
-    out, mean_10 = [], torch.zeros_like(rr[:, 0])
-    for span in (10.0, 31.0):
-        w = (known & (since < span)).float()
-        n = w.sum(1).clamp(min=1)
-        mean = (rr * w).sum(1) / n
-        safe = mean.clamp(min=0.2)
-        pair = w[:, 1:] * w[:, :-1]
-        n_pair = pair.sum(1).clamp(min=1)
-        step = (rr[:, 1:] - rr[:, :-1]) / safe[:, None] * pair
-        size = step.abs()
-        turn = ((step[:, 1:] * step[:, :-1]) < 0).float() * pair[:, 1:] * pair[:, :-1]
-        spread = (((rr - mean[:, None]) * w).square().sum(1) / n).sqrt() / safe
-        parts = [
-            torch.log(safe), spread, size.square().sum(1).div(n_pair).sqrt(), size.sum(1) / n_pair,
-            *(((size > limit).float() * pair).sum(1) / n_pair for limit in (0.03, 0.06, 0.12, 0.25)),
-            turn.sum(1) / n_pair, w.sum(1) / 20.0,
-            (rr - 9 * (1 - w)).amax(1).clamp(min=0), (rr + 9 * (1 - w)).amin(1).clamp(max=3),
-        ]  # fmt: skip
-        beats = (mask & (since < span)).float()
-        n_beats = beats.sum(1, keepdim=True)
-        shape = (features[..., _SHAPE] * beats[..., None]).sum(1) / n_beats.clamp(min=1)
-        out += [torch.stack(parts, 1), shape, n_beats / 20.0]
-        if span < 11:
-            mean_10 = mean
-    return torch.cat(out, 1), mean_10
+    rr = (torch.exp(features[..., _RR]) * known)[:, None]  # s, (k, 1, 48)
+    late = torch.stack([age < 10 + RR_LAG_S, age < 31], 1)  # (k, 2, 48)
+    w = (known[:, None] & late).float()
+    n = w.sum(2).clamp(min=1)
+    mean = (rr * w).sum(2) / n
+    safe = mean.clamp(min=0.2)
+    pair = w[..., 1:] * w[..., :-1]
+    n_pair = pair.sum(2).clamp(min=1)
+    step = (rr[..., 1:] - rr[..., :-1]) / safe[..., None] * pair
+    size = step.abs()
+    turn = ((step[..., 1:] * step[..., :-1]) < 0).float()
+    spread = (((rr - mean[..., None]) * w).square().sum(2) / n).sqrt() / safe
+    beats = (mask[:, None] & late).float()
+    n_beats = beats.sum(2)
+    shape = beats @ features[..., _SHAPE] / n_beats.clamp(min=1)[..., None]  # (k, 2, 7)
+    parts = [
+        torch.log(safe), spread, (size.square().sum(2) / n_pair).sqrt(), size.sum(2) / n_pair,
+        *((size > limit).float().sum(2) / n_pair for limit in (0.03, 0.06, 0.12, 0.25)),
+        turn.sum(2) / n_pair, w.sum(2) / 20.0,
+        (rr - 9 * (1 - w)).amax(2).clamp(min=0), (rr + 9 * (1 - w)).amin(2).clamp(max=3),
+    ]  # fmt: skip
+    newest = torch.where(mask, age, 10.0).amin(1, keepdim=True).clamp(max=10.0)
+    recent = (mask & (age < 6)).float().sum(1, keepdim=True) / 10.0
+    said = (known & (age >= RR_LAG_S) & (age < 10 + RR_LAG_S)).float()
+    rr_s = (rr[:, 0] * said).sum(1) / said.sum(1).clamp(min=1)
+    flat = torch.cat([torch.stack(parts, 2), shape, n_beats[..., None] / 20.0], 2).flatten(1)  # (k, 40)
+    return torch.cat([flat, newest, recent], 1), rr_s
 
 
 class RhythmStatistics(nn.Module):
@@ -325,35 +356,37 @@ class RhythmStatistics(nn.Module):
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(40, 48), nn.ReLU(), nn.Dropout(s.dropout), nn.Linear(48, s.rhythm))
+        self.net = nn.Sequential(nn.Linear(N_STATISTICS, 48), nn.ReLU(), nn.Dropout(s.dropout), nn.Linear(48, s.rhythm))
 
-    def forward(self, statistics: Tensor) -> Tensor:  # (k, 40) -> (k, rhythm)
+    def forward(self, statistics: Tensor) -> Tensor:  # (k, 42) -> (k, rhythm)
         out: Tensor = self.net(statistics)
         return out
 
 
 class RhythmSequence(nn.Module):
-    """Expert on the order of beats: dilated convolutions over beat tokens and features."""
+    """Expert on the order of beats: dilated convolutions over beat tokens, features and ages."""
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.embed = nn.Linear(s.token + s.features, 32)
-        self.conv1, self.conv2 = nn.Conv1d(32, 32, 3, padding=1), nn.Conv1d(32, 32, 3, padding=2, dilation=2)
+        self.embed = nn.Linear(s.token + s.features + 1, 32)
+        self.convs = nn.ModuleList(nn.Conv1d(32, 32, 3, padding=d, dilation=d) for d in (1, 2, 4))
         self.dropout = nn.Dropout(s.dropout)
         self.out = nn.Linear(64, s.rhythm)
 
-    def forward(self, tokens: Tensor, features: Tensor, mask: Tensor) -> Tensor:  # (k, 48, D), (k, 48, F), (k, 48)
+    def forward(self, tokens: Tensor, features: Tensor, age: Tensor, mask: Tensor) -> Tensor:
+        """(k, 48, D), (k, 48, F), (k, 48), (k, 48) -> (k, rhythm)."""
         there = mask[:, None].float()  # (k, 1, 48)
-        h = fn.relu(self.embed(torch.cat([tokens, features.clamp(-3, 3)], 2))).transpose(1, 2) * there
-        h = fn.relu(self.conv1(h)) * there
-        h = fn.relu(self.conv2(h)) * there  # (k, 32, 48)
+        beats = torch.cat([tokens, features.clamp(-3, 3), age[..., None] / 30], 2)
+        h = fn.relu(self.embed(beats)).transpose(1, 2) * there
+        for conv in self.convs:
+            h = h + fn.relu(conv(h)) * there  # (k, 32, 48)
         pooled = torch.cat([h.sum(2) / there.sum(2).clamp(min=1), h.amax(2)], 1)
         out: Tensor = self.out(self.dropout(pooled))
         return out
 
 
 class RhythmBand(nn.Module):
-    """Expert on hop tokens: f-waves, flutter and VF, asystole, noise. The last 10 s by place, all 30 s by attention."""
+    """Expert on hop tokens: f-waves, flutter and VF, asystole, noise. The last 10 s by place, all 30 s pooled."""
 
     RECENT = 5
 
@@ -361,7 +394,7 @@ class RhythmBand(nn.Module):
         super().__init__()
         self.embed = nn.Linear(s.token, 32)
         self.score = nn.Linear(32, 1)
-        n = 32 * (self.RECENT + 2)
+        n = 32 * (self.RECENT + 4)
         self.out = nn.Sequential(nn.Linear(n, 64), nn.ReLU(), nn.Dropout(s.dropout), nn.Linear(64, s.rhythm))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:  # (k, 15, D), (k, 15) -> (k, rhythm)
@@ -369,8 +402,9 @@ class RhythmBand(nn.Module):
         h = fn.relu(self.embed(tokens)) * there
         weight = torch.softmax(self.score(h).masked_fill(~mask[..., None], -30.0), 1) * there
         recent = h[:, -self.RECENT :]
-        count = there[:, -self.RECENT :].sum(1).clamp(min=1)
-        out: Tensor = self.out(torch.cat([recent.flatten(1), (weight * h).sum(1), recent.sum(1) / count], 1))
+        count, all_ = there[:, -self.RECENT :].sum(1).clamp(min=1), there.sum(1).clamp(min=1)
+        pooled = [(weight * h).sum(1), recent.sum(1) / count, h.sum(1) / all_, h.amax(1)]
+        out: Tensor = self.out(torch.cat([recent.flatten(1), *pooled], 1))
         return out
 
 
@@ -381,31 +415,39 @@ class WindowFusion(nn.Module):
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.statistics_norm = nn.BatchNorm1d(40)
+        self.statistics_norm = nn.BatchNorm1d(N_STATISTICS)
         self.statistics, self.sequence, self.band = RhythmStatistics(s), RhythmSequence(s), RhythmBand(s)
-        self.gate = nn.Sequential(nn.Linear(40 + 2, 16), nn.ReLU(), nn.Linear(16, self.N_EXPERTS))
+        self.gate = nn.Sequential(nn.Linear(N_STATISTICS + 2, 16), nn.ReLU(), nn.Linear(16, self.N_EXPERTS))
         self.beat_score, self.beat_out = nn.Linear(s.token, 1), nn.Linear(2 * s.token, s.rhythm)
         self.path_gate = nn.Linear(2 * s.rhythm, 2)
         self.trunk = nn.Linear(2 * s.rhythm, 64)
         self.dropout = nn.Dropout(s.dropout)
         self.adapt: TaskLinear | Merged = TaskLinear(64, 48, len(WINDOW_TASKS), s.rank, s.alpha)
         self.heads = nn.ModuleDict({task: nn.Linear(48, OUTPUTS.get(task, 1)) for task in WINDOW_TASKS})
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.ones(len(WINDOW_TASKS)))  # calibration; 1 where there is none
 
     def merge(self) -> None:
         """Fold the adapters into the fusion layer, for service."""
         self.adapt = self.adapt.merged()
 
     def forward(
-        self, hop_tokens: Tensor, hop_mask: Tensor, beat_tokens: Tensor, beat_features: Tensor, beat_mask: Tensor
+        self,
+        hop_tokens: Tensor,
+        hop_mask: Tensor,
+        beat_tokens: Tensor,
+        beat_features: Tensor,
+        beat_age: Tensor,
+        beat_mask: Tensor,
     ) -> dict[str, Tensor]:
         """Logits per task (k, n), `rr_s` of the detector (k,), `gates` (k, 5): three experts, two paths."""
-        raw, rr_s = rr_statistics(beat_features, beat_mask)
+        raw, rr_s = rr_statistics(beat_features, beat_age, beat_mask)
         statistics = self.statistics_norm(raw).clamp(-5, 5)
         amount = torch.stack([hop_mask.float().mean(1), beat_mask.float().mean(1)], 1)
         gate = torch.softmax(self.gate(torch.cat([statistics, amount], 1)), 1)  # (k, 3)
         answers = torch.stack([
             self.statistics(statistics),
-            self.sequence(beat_tokens, beat_features, beat_mask),
+            self.sequence(beat_tokens, beat_features, beat_age, beat_mask),
             self.band(hop_tokens, hop_mask),
         ], 1)  # (k, 3, rhythm)  # fmt: skip
         rhythm = fn.relu((answers * gate[..., None]).sum(1))
@@ -429,26 +471,35 @@ class EcgMoe(nn.Module):
         self.encoder, self.morphology, self.fusion = HopEncoder(sizes), MorphologyPath(sizes), WindowFusion(sizes)
 
     def for_service(self) -> "EcgMoe":
-        """This model with experts grouped and adapters merged, in evaluation mode."""
+        """This model with experts grouped, adapters and norms merged, in evaluation mode."""
         self.eval().requires_grad_(False)
         self.morphology.group()
         self.fusion.merge()
+        self.encoder.band.fuse()
         return self
 
     def beats(self, wave: Tensor, features: Tensor) -> dict[str, Tensor]:
         """wave (k, 4, 128), features (k, F) -> probs (k, 5), token (k, D), gates (k, E)."""
         logits, token, gate = self.morphology(wave, features)
-        return {"probs": torch.softmax(logits, 1), "token": token, "gates": gate}
+        return {"probs": torch.softmax(logits / self.morphology.temperature, 1), "token": token, "gates": gate}
 
     def hops(self, wave: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """wave (k, 2, 500) mV, mask (k, 2) -> token (k, D)."""
         return {"token": self.encoder(wave, mask)}
 
     def windows(
-        self, hop_tokens: Tensor, hop_mask: Tensor, beat_tokens: Tensor, beat_features: Tensor, beat_mask: Tensor
+        self,
+        hop_tokens: Tensor,
+        hop_mask: Tensor,
+        beat_tokens: Tensor,
+        beat_features: Tensor,
+        beat_age: Tensor,
+        beat_mask: Tensor,
     ) -> dict[str, Tensor]:
-        """(k, 15, D), (k, 15), (k, 48, D), (k, 48, F), (k, 48), newest last -> the answers of each task."""
-        out = self.fusion(hop_tokens, hop_mask, beat_tokens, beat_features, beat_mask)
+        """(k, 15, D), (k, 15), (k, 48, D), (k, 48, F), (k, 48) s, (k, 48), newest last -> the answers of each task."""
+        out = self.fusion(hop_tokens, hop_mask, beat_tokens, beat_features, beat_age, beat_mask)
+        for i, task in enumerate(WINDOW_TASKS):
+            out[task] = out[task] / self.fusion.temperature[i]
         one = {task: out[task][:, 0] for task in WINDOW_TASKS if task not in OUTPUTS}
         return {
             "rhythm": torch.softmax(out["rhythm"], 1),
@@ -472,5 +523,5 @@ def example_inputs(kind: str, k: int, sizes: Sizes = Sizes()) -> tuple[Tensor, .
     d, f = sizes.token, sizes.features
     return (
         torch.zeros(k, TOKEN_HOPS, d), torch.ones(k, TOKEN_HOPS, dtype=torch.bool), torch.zeros(k, TOKEN_BEATS, d),
-        torch.zeros(k, TOKEN_BEATS, f), torch.ones(k, TOKEN_BEATS, dtype=torch.bool),
+        torch.zeros(k, TOKEN_BEATS, f), torch.zeros(k, TOKEN_BEATS), torch.ones(k, TOKEN_BEATS, dtype=torch.bool),
     )  # fmt: skip

@@ -42,6 +42,7 @@ UNKNOWN = -1
 MATCH = 37  # ticks: 150 ms, the window of ANSI/AAMI EC57
 SIMULATED_POTASSIUM = ("potassium", "potassium-unseen")  # folders of simulators.potassium; the second is only scored
 PACED = ("102", "104", "107", "217")
+_LONGEST_RR = 3 * int(TICK_RATE)
 _WINDOW_TICKS = 30 * int(TICK_RATE)
 
 
@@ -69,7 +70,7 @@ class Cut:
     shockable: Label = field(default_factory=lambda: np.zeros(0, np.int8))  # (m,)
     quality: Label = field(default_factory=lambda: np.zeros(0, np.int8))  # (m,) 1 readable
     arrhythmia: Label = field(default_factory=lambda: np.zeros(0, np.int8))  # (m,) index into ARRHYTHMIAS
-    rr_ms: Float = field(default_factory=lambda: np.zeros(0, np.float32))  # (m,) mean of the last 10 s, reference
+    rr_ms: Float = field(default_factory=lambda: np.zeros(0, np.float32))  # (m,) `mean_rr_ms` of the reference
 
 
 def load(source: str, limit: int | None = None) -> Iterator[Cut]:
@@ -249,10 +250,21 @@ def _label_beats(cut: Cut, record: datasets.Record) -> None:
         if on:
             cut.beat[(cut.beat_at >= begin) & (cut.beat_at < end)] = UNKNOWN
             cut.rhythm[(cut.hop_end - 2 * HOP_TICKS >= begin) & (cut.hop_end <= end)] = RHYTHMS.index("VF")
-    for i, end in enumerate(cut.hop_end):
-        inside = at[(at > end - 5 * HOP_TICKS) & (at <= end)]
-        if inside.size > 2 and cut.rhythm[i] != RHYTHMS.index("VF"):
-            cut.rr_ms[i] = 4.0 * float(np.diff(inside).mean())
+    cut.rr_ms[:] = np.where(cut.rhythm == RHYTHMS.index("VF"), np.nan, mean_rr_ms(at, cut.hop_end))
+
+
+def mean_rr_ms(at: Int, end: Int) -> Float:
+    """Mean (k,) of the RR intervals of up to 3 s of R peaks `at` that ended in the 10 s up to two seconds before each
+    `end`; NaN for fewer than two. Ticks in, ms out.
+
+    Not up to the end itself: what the model says of a beat is known up to 1.75 s after it.
+    """
+    rr, closed = np.diff(at), at[1:]
+    closed, rr = closed[rr <= _LONGEST_RR], rr[rr <= _LONGEST_RR]
+    total = np.concatenate([[0], np.cumsum(rr)])
+    a, b = np.searchsorted(closed, end - 6 * HOP_TICKS, side="right"), np.searchsorted(closed, end - HOP_TICKS, "right")
+    mean = 4.0 * (total[b] - total[a]) / np.maximum(b - a, 1)
+    return np.where(b - a >= 2, mean, np.nan).astype(np.float32)
 
 
 def match(found: Int, reference: Int, within: int = MATCH) -> Int:

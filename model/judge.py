@@ -127,9 +127,11 @@ class Judge:
         hop_mask: npt.NDArray[np.bool_],
         beat_tokens: npt.NDArray[np.float32],
         beat_features: npt.NDArray[np.float32],
+        beat_age: npt.NDArray[np.float32],
         beat_mask: npt.NDArray[np.bool_],
     ) -> Arrays:
-        """hop_tokens (k, 15, D), hop_mask (k, 15), beat_tokens (k, 48, D), beat_features (k, 48, F), beat_mask (k, 48).
+        """hop_tokens (k, 15, D), hop_mask (k, 15), beat_tokens (k, 48, D), beat_features (k, 48, F), beat_age (k, 48) in
+        s from the R peak to the end of the window, beat_mask (k, 48).
 
         The newest hop and beat stand last, slots without one come first and are False in the mask (their values do
         not matter). Beats are those of the last 30 s. Gives rhythm (k, 10), shockable, quality, rr_ms, age, male,
@@ -138,8 +140,9 @@ class Judge:
         """
         beat_tokens = np.where(beat_mask[..., None], beat_tokens, np.float32(0))
         beat_features = np.where(beat_mask[..., None], beat_features, np.float32(0))
+        beat_age = np.where(beat_mask, beat_age, np.float32(0))
         hop_tokens = np.where(hop_mask[..., None], hop_tokens, np.float32(0))
-        out = self._run(self._model.windows, hop_tokens, hop_mask, beat_tokens, beat_features, beat_mask)
+        out = self._run(self._model.windows, hop_tokens, hop_mask, beat_tokens, beat_features, beat_age, beat_mask)
         for task in self.untrained:
             out[task] = np.full_like(out[task], np.nan)
         return out

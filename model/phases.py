@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from model.ecg_moe import AGE_MEAN, AGE_SD, RR_SCALE, EcgMoe, HopEncoder, PatchView
+from model.ecg_moe import AGE_MEAN, AGE_SD, RR_SCALE, WINDOW_TASKS, EcgMoe, HopEncoder, PatchView
 from model.examples import PACED, UNKNOWN
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.pool import Pool
-from model.segments import FEATURES, HOP_SAMPLES, Int
+from model.segments import FEATURES, HOP_SAMPLES, SHAPE, Float, Int
+from model.sequences import Sequences
 from model.tokens import Tokens, wave_and_mask
 
 Chance = npt.NDArray[np.float64]
@@ -82,41 +83,71 @@ def settle_views(encoder: HopEncoder, pool: Pool, hops: Int, device: str) -> Non
 
 
 class BandTask(nn.Module):
-    """Rhythm, shockable, quality and the Challenge's classes from one hop token: teaches the band stem."""
+    """Rhythm, shockable and quality of each hop; rhythm, the Challenge's class and potassium of the window: teaches the
+    band stem.
+
+    A window is every other of its 15 hops, so that no sample is seen twice. The views have no part in it: what the
+    stem says has to do without them.
+    """
 
     def __init__(self, encoder: HopEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        n = 4 * encoder.conv.out.out_features + encoder.band.out.out_features
-        self.heads = nn.ModuleDict(
-            {"rhythm": nn.Linear(n, len(RHYTHMS)), "arrhythmia": nn.Linear(n, len(ARRHYTHMIAS)), "yes": nn.Linear(n, 2)}
-        )
+        n = encoder.band.out.out_features
+        self.heads = nn.ModuleDict({
+            "hop": nn.Linear(n, len(RHYTHMS) + 2), "score": nn.Linear(n, 1),
+            "pool": nn.Sequential(nn.Linear(4 * n, 48), nn.ReLU(), nn.Dropout(0.2)),
+            "window": nn.Linear(48, len(RHYTHMS) + len(ARRHYTHMIAS) + 1),
+        })  # fmt: skip
 
-    def forward(self, pool: Pool, index: Int, wave: Tensor, mask: Tensor) -> Tensor:
-        """The loss of a batch: hops `index` of the pool, augmented."""
+    def forward(self, pool: Pool, index: Int, rng: np.random.Generator, noise: Float | None, device: str) -> Tensor:
+        """The loss of a batch: windows that end with hops `index` of the pool, augmented; `noise` as `hop_batch`."""
+        hops = pool.window_hops[index][:, ::2].astype(np.int64)  # (k, 8)
+        row, place = np.nonzero(hops >= 0)
+        mine = hops[row, place]
+        wave, mask = hop_batch(pool, mine, rng, device, row, noise)
         x, level, power = self.encoder.prepare(wave, mask)
-        with torch.no_grad():
-            views = self.encoder.views(x, power)
-        token = torch.cat([views, self.encoder.band(x, level, mask, power)], 1)
-        yes = self.heads["yes"](token)
+        code = self.encoder.band(x, level, mask, power)
+        n = len(RHYTHMS)
+        hop = self.heads["hop"](code)
+        loss = (
+            _cross_entropy(hop[:, :n], pool.rhythm[mine])
+            + _binary(hop[:, n], pool.shockable[mine])
+            + 0.5 * _binary(hop[:, n + 1], pool.quality[mine])
+        )
+        codes = code.new_zeros(*hops.shape, code.shape[1])
+        codes[torch.from_numpy(row), torch.from_numpy(place)] = code
+        there = _tensor(hops >= 0, device)[..., None]
+        weight = torch.softmax(self.heads["score"](codes).masked_fill(~there, -30.0), 1) * there
+        mean = codes.sum(1) / there.sum(1).clamp(min=1)
+        top = codes.masked_fill(~there, -1.0).amax(1)
+        window = self.heads["window"](self.heads["pool"](torch.cat([codes[:, -1], (weight * codes).sum(1), mean, top], 1)))
         return (
-            _cross_entropy(self.heads["rhythm"](token), pool.rhythm[index])
-            + 0.5 * _cross_entropy(self.heads["arrhythmia"](token), pool.arrhythmia[index])
-            + _binary(yes[:, 0], pool.shockable[index])
-            + 0.5 * _binary(yes[:, 1], pool.quality[index])
+            loss
+            + _cross_entropy(window[:, :n], pool.rhythm[index])
+            + 1.5 * _cross_entropy(window[:, n:-1], pool.arrhythmia[index])
+            + 0.3 * _binary(window[:, -1], np.nan_to_num(pool.potassium[pool.of_hop[index]], nan=UNKNOWN))
         )
 
 
 def hop_chance(pool: Pool, hops: Int) -> Chance:
-    """Chance of each hop to be drawn: by source and label, one over the root of how many there are."""
+    """Chance of each hop to be drawn. Hops of a source and label are drawn as often as the root of how many there are;
+    of them, those of a recording as often as the root of its share, as a long one is still one patient."""
     key = pool.rhythm[hops].astype(np.int64) * 100 + pool.arrhythmia[hops] * 10 + pool.shockable[hops]
     potassium = pool.potassium[pool.of_hop[hops]]
     key += 10_000 * np.nan_to_num(potassium + 1).astype(np.int64)
     source = np.unique(pool.source, return_inverse=True)[1][pool.of_hop[hops]]
-    _, group, n = np.unique(key + 100_000 * source, return_inverse=True, return_counts=True)
     known = (pool.rhythm[hops] >= 0) | (pool.arrhythmia[hops] >= 0) | (pool.shockable[hops] >= 0)
     known |= np.isfinite(potassium)
-    chance = np.where(known, 1.0, 0.02) * n[group] ** -0.5
+    return balanced(key + 100_000 * source, pool.of_hop[hops], np.where(known, 1.0, 0.02))
+
+
+def balanced(key: Int, patient: Int, weight: Chance) -> Chance:
+    """Summed-up chance of each item: of each key the root of how many it has, in it of each patient likewise."""
+    _, group, n = np.unique(key, return_inverse=True, return_counts=True)
+    _, member, m = np.unique(np.stack([group, patient]), axis=1, return_inverse=True, return_counts=True)
+    share = m[member.reshape(-1)] ** -0.5
+    chance = weight * share * (n**0.5 / np.bincount(group, share))[group]
     total: Chance = np.cumsum(chance / chance.sum())
     return total
 
@@ -128,9 +159,14 @@ def draw(rng: np.random.Generator, hops: Int, n: int, chance: Chance | None) -> 
     return out
 
 
-def hop_batch(pool: Pool, index: Int, rng: np.random.Generator, device: str) -> tuple[Tensor, Tensor]:
-    """Augmented samples and mask of hops `index`."""
-    return _augmented(*wave_and_mask(pool, index, device), rng)
+def hop_batch(
+    pool: Pool, index: Int, rng: np.random.Generator, device: str, group: Int | None = None, noise: Float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Augmented samples and mask of hops `index`; those of a `group` (k,) alike in gain, polarity and leads.
+
+    `noise` (m, n): recorded noise of unit spread at 125 Hz, to be added.
+    """
+    return _augmented(*wave_and_mask(pool, index, device), rng, np.arange(index.size) if group is None else group, noise)
 
 
 def hop_pairs(pool: Pool, index: Int, rng: np.random.Generator, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -139,17 +175,45 @@ def hop_pairs(pool: Pool, index: Int, rng: np.random.Generator, device: str) -> 
     return *hop_batch(pool, index, rng, device), *hop_batch(pool, before, rng, device)
 
 
-def _augmented(wave: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Gain x0.5 to x2, polarity of each lead, leads swapped, the second one missing."""
-    n, device = wave.shape[0], wave.device
+def _augmented(
+    wave: Tensor, mask: Tensor, rng: np.random.Generator, group: Int, noise: Float | None
+) -> tuple[Tensor, Tensor]:
+    """Gain x0.5 to x2, polarity of each lead, leads swapped, the second one missing, faster or slower; noise."""
+    n, device = int(group.max()) + 1, wave.device
     sign = rng.choice([-1.0, 1.0], (n, 2), p=[0.25, 0.75])
-    wave = wave * _tensor(np.exp(rng.uniform(-0.69, 0.69, (n, 1))) * sign, device)[..., None]
-    swap = _tensor(rng.random(n) < 0.25, device) & (mask[:, 1] > 0.5)
+    wave = wave * _tensor((np.exp(rng.uniform(-0.69, 0.69, (n, 1))) * sign)[group], device)[..., None]
+    swap = _tensor((rng.random(n) < 0.25)[group], device) & (mask[:, 1] > 0.5)
     wave = torch.where(swap[:, None, None], wave.flip(1), wave)
     mask = torch.where(swap[:, None], mask.flip(1), mask)
     keep = torch.ones_like(mask)
-    keep[:, 1] = _tensor(rng.random(n) > 0.3, device).float()
-    return wave * keep[..., None], mask * keep
+    keep[:, 1] = _tensor((rng.random(n) > 0.3)[group], device).float()
+    if noise is not None:
+        wave = _noisy(_warped(wave, rng, group), rng, group, noise)
+    return wave * (mask * keep > 0)[..., None], mask * keep
+
+
+def _warped(wave: Tensor, rng: np.random.Generator, group: Int) -> Tensor:
+    """Of half of the groups up to 10 % faster or slower; what a faster one lacks is its mirror image."""
+    n = int(group.max()) + 1
+    speed = np.exp(rng.uniform(-0.1, 0.1, n) * (rng.random(n) < 0.5))[group]
+    at = (HOP_SAMPLES - 1 - np.arange(HOP_SAMPLES)[None] * speed[:, None])[:, ::-1]
+    at = np.abs(at).clip(0, HOP_SAMPLES - 1.001)
+    index = torch.from_numpy(at.astype(np.int64))[:, None].expand(-1, 2, -1).to(wave.device)
+    part = _tensor((at % 1)[:, None], wave.device)
+    return wave.gather(2, index) * (1 - part) + wave.gather(2, index + 1) * part
+
+
+def _noisy(wave: Tensor, rng: np.random.Generator, group: Int, noise: Float) -> Tensor:
+    """Recorded noise and steps of the electrode (simulated) on a third of the groups, 0 to 18 dB under the signal."""
+    n, k = int(group.max()) + 1, group.size
+    size = (rng.random(n) < 0.33) * 10 ** rng.uniform(-0.9, 0, n)
+    kind, start = rng.integers(0, len(noise), (k, 2)), rng.integers(0, noise.shape[1] - HOP_SAMPLES, (k, 2))
+    added = noise[kind[..., None], start[..., None] + np.arange(HOP_SAMPLES)]
+    step = rng.integers(0, HOP_SAMPLES, (k, 2, 1))
+    after = np.arange(HOP_SAMPLES) - step
+    motion = np.where(after >= 0, np.exp(-after / 60.0), 0) * (rng.random((k, 2, 1)) < 0.2) * rng.normal(0, 4, (k, 2, 1))
+    spread = wave.std(2, keepdim=True)
+    return wave + spread * _tensor(((added + motion) * size[group][:, None, None]).astype(np.float32), wave.device)
 
 
 def beat_loss(model: EcgMoe, pool: Pool, index: Int, rng: np.random.Generator, device: str) -> Tensor:
@@ -196,41 +260,75 @@ def settle_beats(model: EcgMoe, pool: Pool, beats: Int) -> None:
 
 
 class WindowTask:
-    """Losses of the window tasks on cached tokens, each where its label is known."""
+    """Losses of the window tasks on cached tokens, each where its label is known; RR sequences without waveforms go
+    along as windows whose hops and shapes are missing."""
 
-    def __init__(self, model: EcgMoe, pool: Pool, tokens: Tokens, hops: Int, device: str) -> None:
+    def __init__(
+        self, model: EcgMoe, pool: Pool, tokens: Tokens, hops: Int, sequences: list[tuple[Sequences, Int]], device: str
+    ) -> None:
         self.model, self.pool, self.tokens, self.hops, self.device = model, pool, tokens, hops, device
         self.chance = hop_chance(pool, hops)
         self.age, self.male = pool.age[pool.of_hop], pool.male[pool.of_hop]
         self.potassium = np.nan_to_num(pool.potassium[pool.of_hop], nan=UNKNOWN).astype(np.int8)
+        self.sequences = [
+            (s, index, balanced(s.rhythm[index].astype(np.int64), s.of_window[index], np.ones(index.size)))
+            for s, index in sequences
+        ]
 
     def loss(self, n: int, rng: np.random.Generator) -> Tensor:
         """The loss of one batch."""
         pool, index = self.pool, draw(rng, self.hops, n, self.chance)
-        hop_tokens, hop_mask, beat_tokens, features, beat_mask = self.tokens.windows(pool, index)
-        # A short history, the newest beats not there yet, one path missing, tokens a little off.
-        hop_mask = hop_mask & self._kept(rng, n, 15, 14) & _tensor(rng.random((n, 1)) > 0.05, self.device)
-        newest = _tensor((rng.random((n, 1)) < 0.3) * rng.integers(1, 3, (n, 1)), self.device)
-        beat_mask = beat_mask & self._kept(rng, n, 48, 42) & (torch.arange(48, device=self.device) < 48 - newest)
-        beat_tokens = (beat_tokens + 0.1 * torch.randn_like(beat_tokens)) * beat_mask[..., None]
-        hop_tokens = (hop_tokens + 0.1 * torch.randn_like(hop_tokens)) * hop_mask[..., None]
-        out = self.model.fusion(hop_tokens, hop_mask, beat_tokens, features * beat_mask[..., None], beat_mask)
+        hop_tokens, hop_mask, beat_tokens, features, age, beat_mask = self.tokens.windows(pool, index)
+        # One path missing, so that the other learns to do without; tokens a little off.
+        hop_mask = hop_mask & _tensor(rng.random((n, 1)) > 0.12, self.device)
+        mute = _tensor(rng.random((n, 1, 1)) < 0.25, self.device)
+        beat_tokens = (beat_tokens + 0.1 * torch.randn_like(beat_tokens)) * ~mute
+        hop_tokens = hop_tokens + 0.1 * torch.randn_like(hop_tokens)
+        features = torch.cat([features[..., :SHAPE], features[..., SHAPE:] * ~mute], 2)
+        rhythm = pool.rhythm[index]
+        if self.sequences:
+            sequences, mine, chance = self.sequences[int(rng.integers(len(self.sequences)))]
+            extra = draw(rng, mine, n // 2, chance)
+            rhythm = np.concatenate([rhythm, sequences.rhythm[extra]])
+            hop_tokens, hop_mask, beat_tokens = (
+                torch.cat([x, x.new_zeros(n // 2, *x.shape[1:])]) for x in (hop_tokens, hop_mask, beat_tokens)
+            )
+            seen, its_age, there = (_tensor(x, self.device) for x in sequences.windows(extra))
+            features = torch.cat([features, fn.pad(seen, (0, features.shape[2] - SHAPE))])
+            age, beat_mask = torch.cat([age, its_age]), torch.cat([beat_mask, there])
+        # A short history, the newest beats not there yet.
+        k = len(hop_mask)
+        hop_mask = hop_mask & self._kept(rng, k, 15, 14)
+        newest = _tensor((rng.random((k, 1)) < 0.2) * rng.integers(1, 3, (k, 1)), self.device)
+        beat_mask = beat_mask & self._kept(rng, k, 48, 42) & (torch.arange(48, device=self.device) < 48 - newest)
+        out = self.model.fusion(
+            hop_tokens * hop_mask[..., None], hop_mask, beat_tokens * beat_mask[..., None],
+            features * beat_mask[..., None], age * beat_mask, beat_mask,
+        )  # fmt: skip
         rr = _tensor(pool.rr_ms[index], self.device)
-        rr_target = torch.where(out["rr_s"] > 0, (rr - 1000 * out["rr_s"]) / RR_SCALE, torch.nan)
-        age = _tensor((self.age[index] - AGE_MEAN) / AGE_SD, self.device)
+        rr_s = out["rr_s"][:n]
+        rr_target = torch.where(rr_s > 0, (rr - 1000 * rr_s) / RR_SCALE, torch.nan)
+        years = _tensor((self.age[index] - AGE_MEAN) / AGE_SD, self.device)
         male = np.nan_to_num(self.male[index], nan=UNKNOWN).astype(np.int8)
         use, path = out["gates"][:, :3].mean(0), out["gates"][:, 3:].mean(0)
+        answer = {task: out[task][:n] for task in WINDOW_TASKS}
+        # `O` of the Challenge may be any rhythm but AF.
+        other = _tensor(pool.arrhythmia[index] == ARRHYTHMIAS.index("O"), self.device).float()
+        not_af = -torch.log1p(-torch.softmax(answer["rhythm"], 1)[:, RHYTHMS.index("AF")].clamp(max=0.999))
         loss: Tensor = (
-            _cross_entropy(out["rhythm"], pool.rhythm[index])
-            + _cross_entropy(out["arrhythmia"], pool.arrhythmia[index])
-            + _binary(out["shockable"][:, 0], pool.shockable[index])
-            + 0.5 * _binary(out["quality"][:, 0], pool.quality[index])
-            + 0.3 * _huber(out["rr_ms"][:, 0], rr_target, 0.02)
-            + 0.1 * _huber(out["age"][:, 0], age, 0.3)
-            + 0.1 * _binary(out["male"][:, 0], male)
-            + 0.2 * _binary(out["potassium"][:, 0], self.potassium[index])
+            _cross_entropy(answer["rhythm"], rhythm[:n])
+            + 0.3 * (not_af * other).mean()
+            + _cross_entropy(answer["arrhythmia"], pool.arrhythmia[index])
+            + _binary(answer["shockable"][:, 0], pool.shockable[index])
+            + 0.5 * _binary(answer["quality"][:, 0], pool.quality[index])
+            + 0.3 * _huber(answer["rr_ms"][:, 0], rr_target, 0.02)
+            + 0.1 * _huber(answer["age"][:, 0], years, 0.3)
+            + 0.1 * _binary(answer["male"][:, 0], male)
+            + 0.2 * _binary(answer["potassium"][:, 0], self.potassium[index])
             + 0.02 * (3 * use.square().sum() + 2 * path.square().sum())
         )
+        if self.sequences:
+            loss = loss + 0.5 * _cross_entropy(out["rhythm"][n:], rhythm[n:])
         return loss
 
     def _kept(self, rng: np.random.Generator, n: int, slots: int, most: int) -> Tensor:
@@ -251,7 +349,7 @@ def _cross_entropy(logits: Tensor, labels: npt.NDArray[np.int8]) -> Tensor:
     return total / (target != UNKNOWN).sum().clamp(min=1)
 
 
-def _binary(logit: Tensor, labels: npt.NDArray[np.int8]) -> Tensor:
+def _binary(logit: Tensor, labels: npt.NDArray[Any]) -> Tensor:
     """Mean over the examples with a label, which is 0 or 1."""
     target = torch.from_numpy(labels.astype(np.float32)).to(logit.device)
     known = target >= 0

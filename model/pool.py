@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.examples import Cut, Half, Label, window_index
-from model.segments import TOKEN_BEATS, TOKEN_HOPS, Float, Int
+from model.segments import TICK_HZ, TOKEN_BEATS, TOKEN_HOPS, Float, Int
 
 
 @dataclass(slots=True)
@@ -51,6 +51,12 @@ class Pool:
         """Read what `save` wrote."""
         with np.load(path) as file:
             return cls(**{name: file[name] for name in cls.__slots__})
+
+    def beat_age(self, hops: Int) -> Float:
+        """Seconds (k, 48) from the R peaks of the windows that end with `hops` to their ends; 0 for none."""
+        beats = self.window_beats[hops]
+        age = (self.hop_end[hops, None] - self.beat_at[beats]) / np.float32(TICK_HZ)
+        return np.where(beats < 0, 0, age).astype(np.float32)
 
     def folds(self, n: int, seed: int) -> Int:
         """Fold (r,) of each recording: whole patients, each source spread evenly, mitdb by hand so that the rare

@@ -44,12 +44,13 @@ class Tokens:
             beat[part], probs[part], gates[part] = out["token"], out["probs"], out["gates"]
         return cls(hop, beat, features, probs, gates)
 
-    def windows(self, pool: Pool, index: Int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def windows(self, pool: Pool, index: Int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The arguments of `EcgMoe.windows` for the windows that end with hops `index` of the pool."""
         device = self.hop.device
         hops = torch.from_numpy(pool.window_hops[index].astype(np.int64)).to(device)
         beats = torch.from_numpy(pool.window_beats[index].astype(np.int64)).to(device)
-        return self.hop[hops], hops >= 0, self.beat[beats], self.features[beats], beats >= 0
+        age = torch.from_numpy(pool.beat_age(index)).to(device)
+        return self.hop[hops], hops >= 0, self.beat[beats], self.features[beats], age, beats >= 0
 
 
 def wave_and_mask(pool: Pool, hops: Int, device: str) -> tuple[Tensor, Tensor]:

@@ -168,8 +168,7 @@ def _train_one(pool: Pool, records: Int, settings: Settings, work: Path, name: s
     chance = hop_chance(pool, hops)
 
     def band_step(rng: np.random.Generator) -> Tensor:
-        index = draw(rng, hops, n, chance)
-        loss: Tensor = band(pool, index, *hop_batch(pool, index, rng, device))
+        loss: Tensor = band(pool, draw(rng, hops, n // 4, chance), rng, noise, device)
         return loss
 
     fit("band", [model.encoder.band, band.heads], band_step, settings.band, 2e-3)

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from model.segments import HOP_TICKS, N_FEATURES, TOKEN_BEATS, TOKEN_HOPS
+from model.segments import HOP_TICKS, N_FEATURES, TICK_HZ, TOKEN_BEATS, TOKEN_HOPS
 from stream.wire import BEAT, CALM, URGENT, Judged, Kind, Stamps, Tensor, WireError, Work, decode, encode
 
 Array = npt.NDArray[Any]
@@ -336,6 +336,7 @@ class Judging:
             "hop_mask": (self._hop_numbers[rows[:, None], hop_slots] == numbers) & (numbers >= 0),
             "beat_tokens": self._beat_tokens[rows[:, None], order],
             "beat_features": self._beat_features[rows[:, None], order],
+            "beat_age": ((ends[:, None] - ticks) / TICK_HZ).astype(np.float32),
             "beat_mask": (ticks > (ends - TOKEN_HOPS * HOP_TICKS)[:, None]) & (ticks <= ends[:, None]),
         }
 

@@ -366,12 +366,14 @@ class RhythmStatistics(nn.Module):
 class RhythmSequence(nn.Module):
     """Expert on the order of beats: dilated convolutions over beat tokens, features and ages."""
 
+    WIDTH = 24
+
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.embed = nn.Linear(s.token + s.features + 1, 32)
-        self.convs = nn.ModuleList(nn.Conv1d(32, 32, 3, padding=d, dilation=d) for d in (1, 2, 4))
+        self.embed = nn.Linear(s.token + s.features + 1, self.WIDTH)
+        self.convs = nn.ModuleList(nn.Conv1d(self.WIDTH, self.WIDTH, 3, padding=d, dilation=d) for d in (1, 2, 4))
         self.dropout = nn.Dropout(s.dropout)
-        self.out = nn.Linear(64, s.rhythm)
+        self.out = nn.Linear(2 * self.WIDTH, s.rhythm)
 
     def forward(self, tokens: Tensor, features: Tensor, age: Tensor, mask: Tensor) -> Tensor:
         """(k, 48, D), (k, 48, F), (k, 48), (k, 48) -> (k, rhythm)."""
@@ -379,7 +381,7 @@ class RhythmSequence(nn.Module):
         beats = torch.cat([tokens, features.clamp(-3, 3), age[..., None] / 30], 2)
         h = fn.relu(self.embed(beats)).transpose(1, 2) * there
         for conv in self.convs:
-            h = h + fn.relu(conv(h)) * there  # (k, 32, 48)
+            h = h + fn.relu(conv(h)) * there  # (k, WIDTH, 48)
         pooled = torch.cat([h.sum(2) / there.sum(2).clamp(min=1), h.amax(2)], 1)
         out: Tensor = self.out(self.dropout(pooled))
         return out

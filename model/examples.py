@@ -128,6 +128,28 @@ def _mimic(folder: str, limit: int | None) -> Iterator[Cut]:
             yield cut
 
 
+def recorded_noise() -> Float:
+    """nstdb's baseline wander and muscle noise, each lead a row (4, n), at 125 Hz, of unit spread.
+
+    Raises DatasetError where the database is not found."""
+    rows = []
+    for name in ("bw", "ma"):
+        record = datasets.read(datasets.find(f"nstdb/{name}")[0], annotator=None)
+        x = datasets.physical(record)
+        resampler, model_rate = Resampler(1, len(x)), ModelRate(1, len(x))
+        resampler.configure(0, record.fs)
+        row = np.zeros(1, np.int64)
+        model_rate.reset(row, row)
+        y, m, _ = resampler.push(row, x[None].astype(np.float32), np.array([x.shape[1]]))
+        z, j, _ = model_rate.push(row, y, m)
+        rows += list(z[0, :, : int(j[0])])
+    n = min(len(row) for row in rows)
+    noise = np.nan_to_num(np.stack([row[:n] for row in rows]))
+    noise -= noise.mean(1, keepdims=True)
+    out: Float = (noise / noise.std(1, keepdims=True)).astype(np.float32)
+    return out
+
+
 def flat_lines(cuts: Iterable[Cut], n: int, rng: np.random.Generator) -> Iterator[Cut]:
     """Simulated asystole: recorded hops of sinus rhythm, then a line with little noise and no beats, labelled ASYS."""
     sinus = [c for c in cuts if c.source == "mitdb" and (c.rhythm == RHYTHMS.index("N")).sum() > 30]

@@ -7,12 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model.calibration import ABSTAIN, by_recording, cooled, ece, temperature
 from model.ecg_moe import EcgMoe, rr_statistics
 from model.examples import PACED
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.pool import Pool
-from model.segments import Float, Int
-from model.tokens import Tokens
+from model.segments import HOP_TICKS, Float, Int
+from model.sequences import Sequences
+from model.tokens import Tokens, without_waveforms
 
 Figures = dict[str, Any]
 Counts = npt.NDArray[np.int64]
@@ -26,21 +28,47 @@ class FoldResult:
     beats: Int  # (n,) numbers of beats in the pool
     beat_class: Int
     beat_gates: Float  # (n, E)
+    beat_probs: Float  # (n, 5)
     hops: Int  # (m,) numbers of hops in the pool, each the end of a window
     windows: dict[str, Float]
+    segment: Int  # (s,) rhythm of 10 s segments of RR sequences without waveforms
+    segment_probs: Float  # (s, 10)
+    segment_patient: npt.NDArray[np.str_]
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: EcgMoe, pool: Pool, records: Int, device: str) -> "FoldResult":
-        """Run the model over all beats and windows of these records."""
+    def of(
+        cls,
+        model: EcgMoe,
+        pool: Pool,
+        records: Int,
+        device: str,
+        sequences: Sequences | None = None,
+        patients: Int | None = None,
+    ) -> "FoldResult":
+        """Run the model over all beats and windows of these records, and of these patients of the RR sequences."""
         tokens = Tokens.of(model, pool, records, device)
         beats, hops = np.flatnonzero(np.isin(pool.of_beat, records)), np.flatnonzero(np.isin(pool.of_hop, records))
         parts = [model.windows(*tokens.windows(pool, part)) for part in np.array_split(hops, max(hops.size // 512, 1))]
         windows = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
-        _, _, _, features, mask = tokens.windows(pool, hops)
-        windows["detector_rr_ms"] = 1000 * rr_statistics(features, mask)[1].cpu().numpy()
+        _, _, _, features, age, mask = tokens.windows(pool, hops)
+        windows["detector_rr_ms"] = 1000 * rr_statistics(features, age, mask)[1].cpu().numpy()
         classes, gates = tokens.probs[beats].argmax(1).cpu().numpy(), tokens.gates[beats].cpu().numpy()
-        return cls(records, beats, classes, gates, hops, windows)
+        probs = tokens.probs[beats].cpu().numpy()
+        segments = np.zeros(0, np.int64)
+        if sequences is not None and patients is not None:
+            mine = np.isin(sequences.of_window, patients) & (sequences.segment >= 0)
+            segments = np.flatnonzero(mine & (sequences.end % (5 * HOP_TICKS) == 0))
+        said = [np.zeros((0, len(RHYTHMS)), np.float32)]
+        for part in np.array_split(segments, segments.size // 512 + 1) if sequences is not None else ():
+            arguments = without_waveforms(sequences, part, model.sizes, device)
+            said.append(model.windows(*arguments)["rhythm"].cpu().numpy())
+        none = np.zeros(0, "U1")
+        return cls(
+            records, beats, classes, gates, probs, hops, windows,
+            none.astype(np.int64) if sequences is None else sequences.segment[segments].astype(np.int64),
+            np.concatenate(said), none if sequences is None else sequences.patient[sequences.of_window[segments]],
+        )  # fmt: skip
 
 
 def figures(results: list[FoldResult], pool: Pool) -> Figures:
@@ -62,7 +90,12 @@ def figures(results: list[FoldResult], pool: Pool) -> Figures:
     found["rr"] = rr_figures(pool, hops, windows["rr_ms"], windows["detector_rr_ms"])
     found["age_sex"] = person_figures(pool, records, hops, windows)
     found["potassium"] = potassium_figures(pool, records, hops, windows["potassium"])
-    found["gates"] = {"morphology": _rounded(gates.mean(0)), "rhythm_and_paths": _rounded(windows["gates"].mean(0))}
+    found["segments"] = segment_figures(results)
+    found["calibration"] = calibration_figures(results, pool)
+    found["gates"] = gate_figures(pool, hops, windows) | {
+        "morphology": _rounded(gates.mean(0)),
+        "rhythm_and_paths": _rounded(windows["gates"].mean(0)),
+    }
     return found
 
 
@@ -134,6 +167,87 @@ def rhythm_figures(pool: Pool, hops: Int, windows: dict[str, Float]) -> Figures:
     return found
 
 
+def segment_figures(results: list[FoldResult]) -> Figures:
+    """By 10 s segment of RR sequences without waveforms: AF, rhythm, and the patients with most errors."""
+    label, probs = np.concatenate([r.segment for r in results]), np.concatenate([r.segment_probs for r in results])
+    patient = np.concatenate([r.segment_patient for r in results])
+    if label.size == 0:
+        return {}
+    answer, af = probs.argmax(1), RHYTHMS.index("AF")
+    table = np.zeros((len(RHYTHMS), len(RHYTHMS)), np.int64)
+    np.add.at(table, (label, answer), 1)
+    wrong = (label == af) != (answer == af)
+    worst = sorted(set(patient[wrong]), key=lambda p: -int((wrong & (patient == p)).sum()))[:8]
+    return {
+        "patients": len(set(patient)), "AF": _two_by_two(label == af, answer == af),
+        "columns": list(RHYTHMS), "confusion": {RHYTHMS[i]: r.tolist() for i, r in enumerate(table) if r.sum()},
+        "worst": {
+            str(p): [int((wrong & (patient == p) & (label == af)).sum()),
+                     int((wrong & (patient == p) & (label != af)).sum()), int((patient == p).sum())] for p in worst
+        },
+    }  # fmt: skip
+
+
+CALIBRATED = ("beats", "rhythm", "arrhythmia", "shockable", "quality")
+
+
+def _answers(result: FoldResult, pool: Pool, task: str) -> tuple[Float, Int, Int]:
+    """Probabilities (n, c), labels (n,) and recordings (n,) of a task where its label is known."""
+    if task == "beats":
+        of, label, probs = pool.of_beat[result.beats], pool.beat[result.beats], result.beat_probs
+    else:
+        of, label, probs = pool.of_hop[result.hops], getattr(pool, task)[result.hops], result.windows[task]
+        probs = np.stack([1 - probs, probs], 1) if probs.ndim == 1 else probs
+    known = label >= 0
+    return probs[known], label[known].astype(np.int64), of[known]
+
+
+def _joined(results: list[FoldResult], pool: Pool, task: str) -> tuple[Float, Int, Int]:
+    probs, label, of = zip(*(_answers(r, pool, task) for r in results), strict=True)
+    return np.concatenate(probs), np.concatenate(label), np.concatenate(of)
+
+
+def temperatures(results: list[FoldResult], pool: Pool) -> dict[str, float]:
+    """Temperature of each calibrated task, from answers to patients that the models did not see."""
+    out = {}
+    for task in CALIBRATED:
+        probs, label, of = _joined(results, pool, task)
+        out[task] = temperature(probs, label, by_recording(of)) if label.size else 1.0
+    return out
+
+
+def calibration_figures(results: list[FoldResult], pool: Pool) -> Figures:
+    """ECE in percent before and after a temperature that the other folds chose; how often a rhythm is sure enough to
+    be told (ABSTAIN) and right."""
+    found: Figures = {"temperature": {k: round(t, 2) for k, t in temperatures(results, pool).items()}}
+    for task in CALIBRATED:
+        parts = [_answers(r, pool, task) for r in results]
+        probs, label, of = _joined(results, pool, task)
+        if not label.size:
+            continue
+        after = None
+        if len(results) > 1:
+            others = [temperatures([r for r in results if r is not one], pool)[task] for one in results]
+            cool = np.concatenate([cooled(p, t) for (p, _, _), t in zip(parts, others, strict=True)])
+            after = _round(100 * ece(cool, label, by_recording(of)))
+            if task == "rhythm":
+                told, right = cool.max(1) >= ABSTAIN, cool.argmax(1) == label
+                found["abstain"] = {
+                    "level": ABSTAIN, "told": _round(100 * float(told.mean())),
+                    "right_told": _round(100 * float(right[told].mean())),
+                    "right_untold": _round(100 * float(right[~told].mean())) if (~told).any() else None,
+                }  # fmt: skip
+        found[task] = {"ece_before": _round(100 * ece(probs, label, by_recording(of))), "ece_after": after}
+    return found
+
+
+def gate_figures(pool: Pool, hops: Int, windows: dict[str, Float]) -> Figures:
+    """Mean gate of the rhythm experts and paths by rhythm of the reference."""
+    label = pool.rhythm[hops]
+    here = [i for i in range(len(RHYTHMS)) if (label == i).any()]
+    return {"by_rhythm": {RHYTHMS[i]: _rounded(windows["gates"][label == i].mean(0)) for i in here}}
+
+
 def challenge_figures(pool: Pool, records: Int, hops: Int, probs: Float) -> Figures:
     """Challenge 2017 by record (mean of its windows from 8 s on): F1 of N, A, O, ~, accuracy, and the constant's."""
     with np.errstate(divide="ignore"):
@@ -197,6 +311,8 @@ def person_figures(pool: Pool, records: Int, hops: Int, windows: dict[str, Float
             found[source] = {
                 "patients": len(ages), "age_mae": _round(float(np.abs(a - np.array(guesses)).mean())),
                 "constant_age_mae": _round(float(np.abs(a - np.median(a)).mean())),
+                "age_gain_ci": _interval(np.abs(a - np.median(a)) - np.abs(a - np.array(guesses))),
+                "sex_gain_ci": _interval(100.0 * ((s == np.array(called)) * 1.0 - (s == (s.mean() > 0.5)))),
                 "sex_accuracy": _round(100 * float((s == np.array(called)).mean())),
                 "majority_accuracy": _round(100 * max(float(s.mean()), 1 - float(s.mean()))),
             }  # fmt: skip
@@ -221,6 +337,13 @@ def potassium_figures(pool: Pool, records: Int, hops: Int, abnormal: Float) -> F
             "majority_f1": _round(200 * float(truth.sum()) / float(truth.sum() + truth.size)),
         }  # fmt: skip
     return found
+
+
+def _interval(values: npt.NDArray[np.floating]) -> list[float]:
+    """95 % interval of the mean over patients, by 2000 bootstrap samples."""
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(0, values.size, (2000, values.size))].mean(1)
+    return [round(float(q), 2) for q in np.quantile(means, [0.025, 0.975])]
 
 
 def _two_by_two(truth: npt.NDArray[np.bool_], call: npt.NDArray[np.bool_]) -> Figures:

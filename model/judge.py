@@ -130,8 +130,8 @@ class Judge:
         beat_age: npt.NDArray[np.float32],
         beat_mask: npt.NDArray[np.bool_],
     ) -> Arrays:
-        """hop_tokens (k, 15, D), hop_mask (k, 15), beat_tokens (k, 48, D), beat_features (k, 48, F), beat_age (k, 48) in
-        s from the R peak to the end of the window, beat_mask (k, 48).
+        """hop_tokens (k, 15, D), hop_mask (k, 15), beat_tokens (k, 48, D), beat_features (k, 48, F), beat_age (k, 48),
+        seconds from the R peak to the end of the window, beat_mask (k, 48).
 
         The newest hop and beat stand last, slots without one come first and are False in the mask (their values do
         not matter). Beats are those of the last 30 s. Gives rhythm (k, 10), shockable, quality, rr_ms, age, male,

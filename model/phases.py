@@ -1,5 +1,6 @@
 """What each phase of the training learns from: batches, augmentation, pretext tasks and losses."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.pool import Pool
 from model.segments import FEATURES, HOP_SAMPLES, SHAPE, Float, Int
 from model.sequences import Sequences
-from model.tokens import Tokens, wave_and_mask
+from model.tokens import Tokens, wave_and_mask, without_waveforms
 
 Chance = npt.NDArray[np.float64]
 
@@ -121,7 +122,9 @@ class BandTask(nn.Module):
         weight = torch.softmax(self.heads["score"](codes).masked_fill(~there, -30.0), 1) * there
         mean = codes.sum(1) / there.sum(1).clamp(min=1)
         top = codes.masked_fill(~there, -1.0).amax(1)
-        window = self.heads["window"](self.heads["pool"](torch.cat([codes[:, -1], (weight * codes).sum(1), mean, top], 1)))
+        window = self.heads["window"](
+            self.heads["pool"](torch.cat([codes[:, -1], (weight * codes).sum(1), mean, top], 1))
+        )
         return (
             loss
             + _cross_entropy(window[:, :n], pool.rhythm[index])
@@ -166,7 +169,9 @@ def hop_batch(
 
     `noise` (m, n): recorded noise of unit spread at 125 Hz, to be added.
     """
-    return _augmented(*wave_and_mask(pool, index, device), rng, np.arange(index.size) if group is None else group, noise)
+    return _augmented(
+        *wave_and_mask(pool, index, device), rng, np.arange(index.size) if group is None else group, noise
+    )
 
 
 def hop_pairs(pool: Pool, index: Int, rng: np.random.Generator, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -211,7 +216,9 @@ def _noisy(wave: Tensor, rng: np.random.Generator, group: Int, noise: Float) -> 
     added = noise[kind[..., None], start[..., None] + np.arange(HOP_SAMPLES)]
     step = rng.integers(0, HOP_SAMPLES, (k, 2, 1))
     after = np.arange(HOP_SAMPLES) - step
-    motion = np.where(after >= 0, np.exp(-after / 60.0), 0) * (rng.random((k, 2, 1)) < 0.2) * rng.normal(0, 4, (k, 2, 1))
+    motion = (
+        np.where(after >= 0, np.exp(-after / 60.0), 0) * (rng.random((k, 2, 1)) < 0.2) * rng.normal(0, 4, (k, 2, 1))
+    )
     spread = wave.std(2, keepdim=True)
     return wave + spread * _tensor(((added + motion) * size[group][:, None, None]).astype(np.float32), wave.device)
 
@@ -264,7 +271,13 @@ class WindowTask:
     along as windows whose hops and shapes are missing."""
 
     def __init__(
-        self, model: EcgMoe, pool: Pool, tokens: Tokens, hops: Int, sequences: list[tuple[Sequences, Int]], device: str
+        self,
+        model: EcgMoe,
+        pool: Pool,
+        tokens: Tokens,
+        hops: Int,
+        sequences: Iterable[tuple[Sequences, Int]],
+        device: str,
     ) -> None:
         self.model, self.pool, self.tokens, self.hops, self.device = model, pool, tokens, hops, device
         self.chance = hop_chance(pool, hops)
@@ -287,15 +300,12 @@ class WindowTask:
         features = torch.cat([features[..., :SHAPE], features[..., SHAPE:] * ~mute], 2)
         rhythm = pool.rhythm[index]
         if self.sequences:
-            sequences, mine, chance = self.sequences[int(rng.integers(len(self.sequences)))]
-            extra = draw(rng, mine, n // 2, chance)
+            sequences, windows, chance = self.sequences[int(rng.integers(len(self.sequences)))]
+            extra = draw(rng, windows, n // 2, chance)
             rhythm = np.concatenate([rhythm, sequences.rhythm[extra]])
-            hop_tokens, hop_mask, beat_tokens = (
-                torch.cat([x, x.new_zeros(n // 2, *x.shape[1:])]) for x in (hop_tokens, hop_mask, beat_tokens)
-            )
-            seen, its_age, there = (_tensor(x, self.device) for x in sequences.windows(extra))
-            features = torch.cat([features, fn.pad(seen, (0, features.shape[2] - SHAPE))])
-            age, beat_mask = torch.cat([age, its_age]), torch.cat([beat_mask, there])
+            more = without_waveforms(sequences, extra, self.model.sizes, self.device)
+            mine = (hop_tokens, hop_mask, beat_tokens, features, age, beat_mask)
+            hop_tokens, hop_mask, beat_tokens, features, age, beat_mask = map(torch.cat, zip(mine, more, strict=True))
         # A short history, the newest beats not there yet.
         k = len(hop_mask)
         hop_mask = hop_mask & self._kept(rng, k, 15, 14)

@@ -1,6 +1,7 @@
 """All training examples as joined arrays, kept on disk between runs, and the patient-wise folds over them."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,19 @@ class Pool:
         for source in np.unique(self.source):
             here = self.source == source
             names = np.unique(self.patient[here])
-            order = sorted(names, key=lambda p: zlib.crc32(f"{seed} {p}".encode()))
-            place = {patient: i % n for i, patient in enumerate(order)}
+            place = dict(zip(names, spread(names, n, seed), strict=True))
             if source in {"mitdb", "flat"}:
                 place |= {f"mitdb/{record}": i % n for i, record in enumerate(_MITDB_ORDER)}
             fold[here] = [place[p] for p in self.patient[here]]
         return fold
+
+
+def spread(patients: Sequence[str] | npt.NDArray[np.str_], n: int, seed: int) -> Int:
+    """Fold (k,) of each patient of a database, evenly; by name and seed alone."""
+    order = sorted(range(len(patients)), key=lambda i: zlib.crc32(f"{seed} {patients[i]}".encode()))
+    fold = np.zeros(len(patients), np.int64)
+    fold[order] = np.arange(len(patients)) % n
+    return fold
 
 
 # DS1 and the paced records so that every fifth, fourth or third has some of the rare: S in 209 207 118 220 201 223 124

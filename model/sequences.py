@@ -43,6 +43,10 @@ class Sequences:
     rhythm: npt.NDArray[np.int8]  # of the last 4 s where these have one label, -1 else
     segment: npt.NDArray[np.int8]  # of the last 10 s
 
+    def of_patients(self, patients: Int) -> Int:
+        """Windows with a rhythm, of these patients."""
+        return np.flatnonzero(np.isin(self.of_window, patients) & (self.rhythm >= 0))
+
     def windows(self, index: Int) -> tuple[Float, Float, npt.NDArray[np.bool_]]:
         """RR features (k, 48, SHAPE), age in s (k, 48) and mask (k, 48) of windows, newest last."""
         beats = self.last[index, None] + np.arange(-TOKEN_BEATS, 0)
@@ -58,9 +62,7 @@ def load(limit: int | None, rng: np.random.Generator | None = None) -> Sequences
     cases = datasets.rr_cases(SOURCE)
     if limit is not None:
         cases = cases[:: max(len(cases) // limit, 1)][:limit]
-    parts = [
-        _windows(datasets.rr_rows(case, SOURCE), rng) for case in tqdm(cases, desc=f"cut {SOURCE}", unit="case")
-    ]
+    parts = [_windows(datasets.rr_rows(case, SOURCE), rng) for case in tqdm(cases, desc=f"cut {SOURCE}", unit="case")]
     n_beats, n_windows = [p[0].size for p in parts], [p[2].size for p in parts]
     first = np.repeat(np.cumsum(n_beats) - n_beats, n_windows)
     at, features, end, last, oldest, rhythm, segment = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as fn
 
-from model.ecg_moe import EcgMoe
+from model.ecg_moe import EcgMoe, Sizes
 from model.labels import BEATS
 from model.pool import Pool
-from model.segments import Int
+from model.segments import TOKEN_BEATS, TOKEN_HOPS, Int
+from model.sequences import Sequences
+
+Windows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""hop_tokens, hop_mask, beat_tokens, beat_features, beat_age, beat_mask of `EcgMoe.windows`."""
 
 
 @dataclass(slots=True)
@@ -44,13 +49,25 @@ class Tokens:
             beat[part], probs[part], gates[part] = out["token"], out["probs"], out["gates"]
         return cls(hop, beat, features, probs, gates)
 
-    def windows(self, pool: Pool, index: Int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def windows(self, pool: Pool, index: Int) -> Windows:
         """The arguments of `EcgMoe.windows` for the windows that end with hops `index` of the pool."""
         device = self.hop.device
         hops = torch.from_numpy(pool.window_hops[index].astype(np.int64)).to(device)
         beats = torch.from_numpy(pool.window_beats[index].astype(np.int64)).to(device)
         age = torch.from_numpy(pool.beat_age(index)).to(device)
         return self.hop[hops], hops >= 0, self.beat[beats], self.features[beats], age, beats >= 0
+
+
+def without_waveforms(sequences: Sequences, index: Int, sizes: Sizes, device: str | torch.device) -> Windows:
+    """The arguments of `EcgMoe.windows` for windows `index` of RR sequences: no hop, and beats that say their RR."""
+    features, age, there = (torch.from_numpy(x).to(device) for x in sequences.windows(index))
+    k, _, n = features.shape
+    return (
+        torch.zeros(k, TOKEN_HOPS, sizes.token, device=device),
+        torch.zeros(k, TOKEN_HOPS, dtype=torch.bool, device=device),
+        torch.zeros(k, TOKEN_BEATS, sizes.token, device=device),
+        fn.pad(features, (0, sizes.features - n)), age, there,
+    )  # fmt: skip
 
 
 def wave_and_mask(pool: Pool, hops: Int, device: str) -> tuple[Tensor, Tensor]:

@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model import judge
+from model import judge, sequences
 from model.card import card
 from model.ecg_moe import WINDOW_TASKS, EcgMoe
-from model.examples import SIMULATED_POTASSIUM, flat_lines, load
-from model.figures import FoldResult, figures
+from model.examples import SIMULATED_POTASSIUM, flat_lines, load, recorded_noise
+from model.figures import FoldResult, figures, temperatures
 from model.phases import (
     BandTask,
     Pretext,
@@ -38,17 +38,18 @@ from model.phases import (
     beat_chance,
     beat_loss,
     draw,
-    hop_batch,
     hop_chance,
     hop_pairs,
     settle_beats,
     settle_views,
 )
-from model.pool import Pool, join
-from model.segments import Int
+from model.pool import Pool, join, spread
+from model.segments import Float, Int
+from model.sequences import Sequences
 from model.tokens import Tokens
 
 CHECKPOINT_STEPS = 200
+_NOISE_LEARNT = 20 * 60 * 125  # samples of the recorded noise; the last ten minutes are for figures alone
 
 Step = Callable[[np.random.Generator], Tensor]
 
@@ -64,6 +65,7 @@ class Settings:
         ("mitdb", None), ("vfdb", None), ("cudb", None), ("ludb", None), ("cinc2017", None),
     )  # fmt: skip
     potassium: str = ""  # folder that simulators.potassium wrote; empty: the task stays untrained
+    sequences: int | None = None  # cases of vitaldb-rhythm, None for all; with 0 neither they nor noise are used
     flat: int = 120
     views: int = 250
     band: int = 500
@@ -83,18 +85,22 @@ def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dic
     Raises model.datasets.DatasetError where a database is not found.
     """
     _claim(work, settings)
-    pool = _pool(settings, work)
+    pool, extra = _pool(settings, work), Extra.load(settings)
     fold = pool.folds(settings.folds, settings.seed)
     version = f"ecg-moe-1-seed{settings.seed}" + ("" if settings.scored > 1 else "-quick")
     taught = pool.source != "potassium-unseen"
-    shipped = _train_one(pool, np.flatnonzero(taught), settings, work, "all", device)
+    shipped = _train_one(pool, np.flatnonzero(taught), settings, work, "all", device, extra)
     known = np.isfinite(pool.potassium[taught]).any()
     trained = [task for task in WINDOW_TASKS if task != "potassium" or known]
     judge.save(shipped, out / "ecg_moe.safetensors", version, trained)
     results = []
     for k in range(settings.scored):
-        model = _train_one(pool, np.flatnonzero((fold != k) & taught), settings, work, f"fold{k}", device)
-        results.append(FoldResult.of(model, pool, np.flatnonzero(fold == k), device))
+        mine = extra.without(k, settings)
+        model = _train_one(pool, np.flatnonzero((fold != k) & taught), settings, work, f"fold{k}", device, mine)
+        told, patients = extra.scored(k, settings)
+        results.append(FoldResult.of(model, pool, np.flatnonzero(fold == k), device, told, patients))
+    calibrate(shipped, temperatures(results, pool))
+    judge.save(shipped, out / "ecg_moe.safetensors", version, trained)
     about: dict[str, object] = {
         "version": version, "settings": asdict(settings),
         "figures": figures(results, pool),
@@ -102,6 +108,13 @@ def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dic
     (out / "figures.json").write_text(json.dumps(about, indent=1) + "\n")
     (out / "README.md").write_text(card(about))
     return about
+
+
+def calibrate(model: EcgMoe, found: dict[str, float]) -> None:
+    """Set the temperatures of the tasks, `beats` among them."""
+    model.morphology.temperature.fill_(found["beats"])
+    for i, task in enumerate(WINDOW_TASKS):
+        model.fusion.temperature[i] = found.get(task, 1.0)
 
 
 # The parts of a run
@@ -131,7 +144,40 @@ def _pool(settings: Settings, work: Path) -> Pool:
     return Pool.load(path)
 
 
-def _train_one(pool: Pool, records: Int, settings: Settings, work: Path, name: str, device: str) -> EcgMoe:
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What is learnt from beside the pool: windows of RR sequences, and noise to add (m, n)."""
+
+    sequences: tuple[tuple[Sequences, Int], ...] = ()
+    noise: Float | None = None
+
+    @classmethod
+    def load(cls, settings: Settings) -> "Extra":
+        """All that the settings name; the sequences as they are, and as a detector would see them."""
+        if settings.sequences == 0:
+            return cls()
+        rng = np.random.default_rng(settings.seed)
+        both = [sequences.load(settings.sequences), sequences.load(settings.sequences, rng)]
+        return cls(
+            tuple((s, s.of_patients(np.arange(s.patient.size))) for s in both), recorded_noise()[:, :_NOISE_LEARNT]
+        )
+
+    def scored(self, fold: int, settings: Settings) -> tuple[Sequences | None, Int | None]:
+        """The sequences as they are, and the patients of this fold."""
+        if not self.sequences:
+            return None, None
+        told = self.sequences[0][0]
+        return told, np.flatnonzero(spread(told.patient, settings.folds, settings.seed) == fold)
+
+    def without(self, fold: int, settings: Settings) -> "Extra":
+        """Of the patients of the other folds."""
+        of = [(s, np.flatnonzero(spread(s.patient, settings.folds, settings.seed) != fold)) for s, _ in self.sequences]
+        return replace(self, sequences=tuple((s, s.of_patients(patients)) for s, patients in of))
+
+
+def _train_one(
+    pool: Pool, records: Int, settings: Settings, work: Path, name: str, device: str, extra: Extra = Extra()
+) -> EcgMoe:
     """All four phases on these records."""
     torch.manual_seed(settings.seed)
     model, n = EcgMoe().to(device), settings.batch
@@ -168,7 +214,7 @@ def _train_one(pool: Pool, records: Int, settings: Settings, work: Path, name: s
     chance = hop_chance(pool, hops)
 
     def band_step(rng: np.random.Generator) -> Tensor:
-        loss: Tensor = band(pool, draw(rng, hops, n // 4, chance), rng, noise, device)
+        loss: Tensor = band(pool, draw(rng, hops, n // 4, chance), rng, extra.noise, device)
         return loss
 
     fit("band", [model.encoder.band, band.heads], band_step, settings.band, 2e-3)
@@ -183,7 +229,7 @@ def _train_one(pool: Pool, records: Int, settings: Settings, work: Path, name: s
     )
     settle_beats(model, pool, beats)
     tokens = Tokens.of(model, pool, records, device)
-    windows = WindowTask(model, pool, tokens, hops, device)
+    windows = WindowTask(model, pool, tokens, hops, extra.sequences, device)
     fit("windows", [model.fusion], lambda rng: windows.loss(n, rng), settings.windows, 2e-3)
     return model.eval()
 

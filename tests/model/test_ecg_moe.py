@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.ecg_moe import WINDOW_TASKS, EcgMoe, example_inputs, rr_statistics
+from model.ecg_moe import N_STATISTICS, WINDOW_TASKS, EcgMoe, example_inputs, rr_statistics
 from model.segments import FEATURES
 
 
@@ -17,7 +17,7 @@ def models() -> tuple[EcgMoe, EcgMoe]:
         for name, tensor in plain.state_dict().items():
             if name.endswith((".up", "running_mean")):
                 tensor.normal_(0, 0.2)
-            elif name.endswith("running_var"):
+            elif name.endswith(("running_var", "temperature")):
                 tensor.uniform_(0.5, 2.0)
     served = EcgMoe()
     served.load_state_dict(plain.state_dict())
@@ -26,12 +26,15 @@ def models() -> tuple[EcgMoe, EcgMoe]:
 
 def _random(kind: str, k: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(k)
-    return tuple(
+    items = [
         torch.randn(x.shape, generator=generator)
         if x.is_floating_point()
         else torch.rand(x.shape, generator=generator) > 0.3
         for x in example_inputs(kind, k)
-    )
+    ]
+    if kind == "window":
+        items[4] = torch.arange(47.0, -1.0, -1.0).expand(k, -1) * 0.6  # ages
+    return tuple(items)
 
 
 def test_grouped_experts_and_merged_adapters_answer_as_the_plain_form(models: tuple[EcgMoe, EcgMoe]) -> None:
@@ -99,19 +102,26 @@ def test_a_flat_line_and_a_window_of_nothing_have_finite_answers(models: tuple[E
     assert all(torch.isfinite(value).all() for value in out.values())
 
 
-def test_rr_statistics_take_the_mean_rr_of_the_last_ten_seconds() -> None:
-    features = torch.zeros(1, 48, len(FEATURES))
-    features[0, :, FEATURES.index("rr_s")] = torch.log(torch.tensor(0.5))
-    features[0, -12:, FEATURES.index("rr_s")] = torch.log(torch.tensor(1.0))
-    statistics, rr_s = rr_statistics(features, torch.ones(1, 48, dtype=torch.bool))
-    assert rr_s.item() == pytest.approx(1.0, abs=1e-5)
-    assert statistics.shape == (1, 40)
+def test_the_rr_answer_is_of_the_intervals_that_ended_in_the_ten_seconds_before_the_last_two() -> None:
+    features, age = torch.zeros(1, 48, len(FEATURES)), torch.arange(47.0, -1.0, -1.0)[None] * 0.6
+    rr = torch.full((48,), 3.0)
+    said = (age[0] >= 2) & (age[0] < 12)
+    rr[said] = 1.0
+    rr[said.nonzero()[3, 0]] = 1.5
+    features[0, :, FEATURES.index("rr_s")] = torch.log(rr)
+    statistics, rr_s = rr_statistics(features, age, torch.ones(1, 48, dtype=torch.bool))
+    assert rr_s.item() == pytest.approx(1.0 + 0.5 / int(said.sum()), abs=1e-5)
+    assert statistics.shape == (1, N_STATISTICS)
 
 
 def test_rr_statistics_do_not_read_masked_beats() -> None:
-    features, mask = torch.randn(1, 48, len(FEATURES)), torch.ones(1, 48, dtype=torch.bool)
+    features, age = torch.randn(1, 48, len(FEATURES)), torch.rand(1, 48) * 30
+    mask = torch.ones(1, 48, dtype=torch.bool)
     features[..., FEATURES.index("rr_unknown")] = 0.0
     mask[:, :20] = False
-    changed = features.clone()
+    changed, later = features.clone(), age.clone()
     changed[:, :20] += 1.0
-    torch.testing.assert_close(rr_statistics(changed, mask)[0], rr_statistics(features, mask)[0])
+    later[:, :20] += 1.0
+    expected, got = rr_statistics(features, age, mask), rr_statistics(changed, later, mask)
+    torch.testing.assert_close(got[0], expected[0])
+    torch.testing.assert_close(got[1], expected[1])

@@ -71,13 +71,13 @@ def test_a_task_without_training_answers_nan_and_not_a_number_that_looks_like_on
 
 def test_what_lies_in_masked_slots_does_not_matter(judge: Judge) -> None:
     rng = np.random.default_rng(0)
-    hops, hop_mask, beats, features, beat_mask = (x.numpy() for x in example_inputs("window", 2))
+    hops, hop_mask, beats, features, age, beat_mask = (x.numpy() for x in example_inputs("window", 2))
     hop_mask[:, :9], beat_mask[:, :30] = False, False
-    expected = judge.windows(hops, hop_mask, beats, features, beat_mask)
-    for array, mask in ((hops, hop_mask), (beats, beat_mask), (features, beat_mask)):
+    expected = judge.windows(hops, hop_mask, beats, features, age, beat_mask)
+    for array, mask in ((hops, hop_mask), (beats, beat_mask), (features, beat_mask), (age, beat_mask)):
         array[~mask] = rng.normal(0, 100, array[~mask].shape)
     hops[0, 0, 0] = np.nan
-    got = judge.windows(hops, hop_mask, beats, features, beat_mask)
+    got = judge.windows(hops, hop_mask, beats, features, age, beat_mask)
     for name, value in expected.items():
         np.testing.assert_array_equal(got[name], value)
 

@@ -17,7 +17,7 @@ from model.labels import BEATS, RHYTHMS
 from model.phases import settle_beats
 from model.pool import Pool, join
 
-SMALL = replace(trainer.Settings(), folds=2, scored=1, views=6, band=6, beats=30, windows=6, batch=32)
+SMALL = replace(trainer.Settings(), folds=2, scored=1, views=6, band=6, beats=30, windows=6, batch=32, sequences=0)
 
 
 def _simulated(name: str, seed: int, every: int = 4, seconds: int = 60) -> Cut:

@@ -41,6 +41,7 @@ class RuleJudge:
         hop_mask: np.ndarray,
         beat_tokens: np.ndarray,
         beat_features: np.ndarray,
+        beat_age: np.ndarray,
         beat_mask: np.ndarray,
     ) -> dict[str, np.ndarray]:
         k = len(hop_mask)

@@ -20,8 +20,8 @@ ABSTAIN = 0.4
 def by_recording(of: Int) -> Weights:
     """Weight of each item so that every recording (`of`, (n,)) weighs the same; they sum to 1."""
     _, member, n = np.unique(of, return_inverse=True, return_counts=True)
-    weight: Weights = 1.0 / n[member]
-    return weight / weight.sum()
+    weight: Weights = 1.0 / n[member] / n.size
+    return weight
 
 
 def cooled(probs: Probs, temperature: float) -> Probs:

@@ -49,7 +49,7 @@ def card(about: dict[str, Any]) -> str:
         c = found["cinc2017"]
         text += [
             "## Challenge 2017, by record\n",
-            f"{c['n']} records. F1: "
+            f"{c['n']} records; mean of the windows' log probabilities, each by its number of hops. F1: "
             + ", ".join(f"{k} {v}" for k, v in c["f1"].items())
             + f"; mean of N, A, O {c['mean_f1_NAO']}. "
             f"Accuracy {c['accuracy']} % (always N: {c['constant_accuracy']} %). Rows are the reference:\n",
@@ -59,16 +59,43 @@ def card(about: dict[str, Any]) -> str:
     text += ["## RR interval, age, sex\n"]
     if rr["n"]:
         text.append(
-            f"RR, mean of 10 s, {rr['n']} windows of mitdb: mean absolute error {rr['mae_ms']} ms "
+            f"RR, mean of the intervals that ended in the 10 s up to 2 s before the window's end, {rr['n']} windows of "
+            f"mitdb: mean absolute error {rr['mae_ms']} ms "
             f"(median {rr['median_ms']}), "
             f"the mean of the detector's RRs {rr['detector_mae_ms']} ms, a constant {rr['constant_mae_ms']} ms; "
             f"{rr['unanswered']} windows without an answer.\n"
         )
     rows = [
-        (name, p["patients"], p["age_mae"], p["constant_age_mae"], p["sex_accuracy"], p["majority_accuracy"])
+        (
+            name,
+            p["patients"],
+            p["age_mae"],
+            p["constant_age_mae"],
+            _span(p["age_gain_ci"]),
+            p["sex_accuracy"],
+            p["majority_accuracy"],
+            _span(p["sex_gain_ci"]),
+        )
         for name, p in found["age_sex"].items()
     ]
-    text += _table(("by patient", "patients", "age MAE, years", "constant", "sex accuracy %", "majority %"), rows)
+    text += _table(
+        (
+            "by patient",
+            "patients",
+            "age MAE, years",
+            "constant",
+            "gain, 95 %",
+            "sex accuracy %",
+            "majority %",
+            "gain, 95 %",
+        ),
+        rows,
+    )
+    better = [
+        f"{what} of {name}" for name, p in found["age_sex"].items() for what in ("age", "sex")
+        if p[f"{what}_gain_ci"][0] > 0
+    ]  # fmt: skip
+    text.append(f"Better than the constant beyond chance: {', '.join(better) or 'none of them'}.\n")
     if found["potassium"]:
         columns = ("patients", "abnormal", "auc", "accuracy", "majority_accuracy", "f1", "majority_f1")
         head = (
@@ -83,6 +110,7 @@ def card(about: dict[str, Any]) -> str:
         )
         text += ["## Potassium abnormal: simulated patients\n"]
         text += _table(head, ((name, *(p[c] for c in columns)) for name, p in found["potassium"].items()))
+    text += _segments(found["segments"]) + _calibration(found["calibration"])
     gates = found["gates"]
     text += [
         "## Use of the experts\n",
@@ -90,7 +118,50 @@ def card(about: dict[str, Any]) -> str:
         f"Rhythm experts (RR statistics, sequence, band): {gates['rhythm_and_paths'][:3]}; "
         f"paths (morphology, rhythm): {gates['rhythm_and_paths'][3:]}.\n",
     ]
+    text += _table(
+        ("rhythm", "RR statistics", "sequence", "band", "morphology path", "rhythm path"),
+        ((name, *values) for name, values in gates["by_rhythm"].items()),
+    )
     return "\n".join(text)
+
+
+def _span(interval: list[float]) -> str:
+    return f"{interval[0]} to {interval[1]}"
+
+
+def _segments(found: dict[str, Any]) -> list[str]:
+    if not found:
+        return []
+    af = found["AF"]
+    return [
+        "## AF in RR sequences without waveforms: vitaldb-rhythm, 10 s segments\n",
+        f"{found['patients']} patients, each judged by a model that was trained without them; reference beats; up to "
+        f"30 s of history; segments of one label. AF (or flutter, as labelled there): Se {af['se']} % of {af['yes']}, "
+        f"Sp {af['sp']} % of {af['no']}. Rows are the reference:\n",
+        *_table(("", *found["columns"]), ((k, *row) for k, row in found["confusion"].items())),
+        "Patients with most errors:\n",
+        *_table(("", "AF missed", "AF too many", "segments"), ((k, *row) for k, row in found["worst"].items())),
+    ]
+
+
+def _calibration(found: dict[str, Any]) -> list[str]:
+    tasks = [name for name in found if name not in ("temperature", "abstain")]
+    text = [
+        "## Calibration\n",
+        "Expected calibration error, 15 bins, every recording of the same weight. The temperature of a fold's answers "
+        "is chosen on the other folds', that of the shipped weights on all of them.\n",
+        *_table(
+            ("", "temperature", "ECE before, %", "after, %"),
+            ((n, found["temperature"][n], found[n]["ece_before"], found[n]["ece_after"]) for n in tasks),
+        ),
+    ]
+    if "abstain" in found:
+        a = found["abstain"]
+        text.append(
+            f"A rhythm of a confidence under {a['level']} is told as `?`: {a['told']} % of the windows are told, of "
+            f"which {a['right_told']} % rightly; of the others {a['right_untold']} % would be right.\n"
+        )
+    return text
 
 
 def _beats(b: dict[str, Any]) -> list[str]:

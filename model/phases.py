@@ -133,7 +133,7 @@ class BandTask(nn.Module):
         )
 
 
-def hop_chance(pool: Pool, hops: Int) -> Chance:
+def hop_chance(pool: Pool, hops: Int, power: float = 0.5) -> Chance:
     """Chance of each hop to be drawn. Hops of a source and label are drawn as often as the root of how many there are;
     of them, those of a recording as often as the root of its share, as a long one is still one patient."""
     key = pool.rhythm[hops].astype(np.int64) * 100 + pool.arrhythmia[hops] * 10 + pool.shockable[hops]
@@ -142,15 +142,15 @@ def hop_chance(pool: Pool, hops: Int) -> Chance:
     source = np.unique(pool.source, return_inverse=True)[1][pool.of_hop[hops]]
     known = (pool.rhythm[hops] >= 0) | (pool.arrhythmia[hops] >= 0) | (pool.shockable[hops] >= 0)
     known |= np.isfinite(potassium)
-    return balanced(key + 100_000 * source, pool.of_hop[hops], np.where(known, 1.0, 0.02))
+    return balanced(key + 100_000 * source, pool.of_hop[hops], np.where(known, 1.0, 0.02), power)
 
 
-def balanced(key: Int, patient: Int, weight: Chance) -> Chance:
-    """Summed-up chance of each item: of each key the root of how many it has, in it of each patient likewise."""
+def balanced(key: Int, patient: Int, weight: Chance, power: float = 0.5) -> Chance:
+    """Summed-up chance of each item: of each key how many it has to `power`, in it of each patient the root."""
     _, group, n = np.unique(key, return_inverse=True, return_counts=True)
     _, member, m = np.unique(np.stack([group, patient]), axis=1, return_inverse=True, return_counts=True)
     share = m[member.reshape(-1)] ** -0.5
-    chance = weight * share * (n**0.5 / np.bincount(group, share))[group]
+    chance = weight * share * (n**power / np.bincount(group, share))[group]
     total: Chance = np.cumsum(chance / chance.sum())
     return total
 
@@ -280,7 +280,7 @@ class WindowTask:
         device: str,
     ) -> None:
         self.model, self.pool, self.tokens, self.hops, self.device = model, pool, tokens, hops, device
-        self.chance = hop_chance(pool, hops)
+        self.chance = hop_chance(pool, hops, 0.3)
         self.age, self.male = pool.age[pool.of_hop], pool.male[pool.of_hop]
         self.potassium = np.nan_to_num(pool.potassium[pool.of_hop], nan=UNKNOWN).astype(np.int8)
         self.sequences = [
@@ -293,8 +293,8 @@ class WindowTask:
         pool, index = self.pool, draw(rng, self.hops, n, self.chance)
         hop_tokens, hop_mask, beat_tokens, features, age, beat_mask = self.tokens.windows(pool, index)
         # One path missing, so that the other learns to do without; tokens a little off.
-        hop_mask = hop_mask & _tensor(rng.random((n, 1)) > 0.12, self.device)
-        mute = _tensor(rng.random((n, 1, 1)) < 0.25, self.device)
+        hop_mask = hop_mask & _tensor(rng.random((n, 1)) > 0.35, self.device)
+        mute = _tensor(rng.random((n, 1, 1)) < 0.4, self.device)
         beat_tokens = (beat_tokens + 0.1 * torch.randn_like(beat_tokens)) * ~mute
         hop_tokens = hop_tokens + 0.1 * torch.randn_like(hop_tokens)
         features = torch.cat([features[..., :SHAPE], features[..., SHAPE:] * ~mute], 2)

@@ -5,6 +5,7 @@ The beats go through the same `BeatCutter` as detected ones, so they have the sa
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,7 @@ def load(limit: int | None, rng: np.random.Generator | None = None) -> Sequences
     )  # fmt: skip
 
 
-def _windows(rows: RrRows, rng: np.random.Generator | None) -> tuple[npt.NDArray[np.generic], ...]:
+def _windows(rows: RrRows, rng: np.random.Generator | None) -> tuple[Any, ...]:
     beat = np.array([symbol != "" for symbol in rows.beats])
     label = np.array([RHYTHMS.index(RHYTHM_OF_LABEL[r]) if r in RHYTHM_OF_LABEL else UNKNOWN for r in rows.rhythms])
     label = np.where(rows.bad, UNKNOWN, label)[beat]

@@ -105,6 +105,8 @@ def _steady(windows: Sequence[WindowJudgement]) -> list[tuple[int, str]]:
     changes: list[tuple[int, str]] = []
     current, candidate, since, n = "N", "", 0, 0
     for window in windows:
+        if window.rhythm == "?":  # the model does not say: no evidence for a change
+            continue
         rhythm = "N" if window.rhythm in {"VF", "ASYS", "NOISE"} else window.rhythm  # told by `[`, alarms and `~`
         if rhythm == current:
             n, candidate = 0, ""

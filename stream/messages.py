@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from model.calibration import ABSTAIN
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.segments import FEATURES
 from stream import wire
@@ -31,12 +32,13 @@ def beat_message(bed: Bed, item: Item, stamps: wire.Stamps) -> wire.BeatJudgemen
 
 
 def window_message(bed: Bed, item: Item, answer: Arrays, stamps: wire.Stamps) -> wire.WindowJudgement:
-    """The judgement of a window, with the profile."""
+    """The judgement of a window, with the profile; its rhythm is `?` where no class is likely enough to be told."""
     rhythms = dict(zip(RHYTHMS, answer["rhythm"].tolist(), strict=True))
-    rhythm = max(rhythms, key=lambda name: rhythms[name])
+    best = max(rhythms, key=lambda name: rhythms[name])
+    rhythm = best if rhythms[best] >= ABSTAIN else "?"
     arrhythmia = answer["arrhythmia"]
     return wire.WindowJudgement(
-        bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), rhythm=rhythm, confidence=rhythms[rhythm],
+        bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), rhythm=rhythm, confidence=rhythms[best],
         rhythms=rhythms, shockable=float(answer["shockable"]), quality=float(answer["quality"]),
         rr_ms=_known(answer["rr_ms"]), age_years=_known(answer["age"]), male=_known(answer["male"]),
         potassium_abnormal=_known(answer["potassium"]),

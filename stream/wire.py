@@ -336,9 +336,10 @@ class BeatJudgement(Message, frozen=True, tag="beat"):
 
 
 class WindowJudgement(Message, frozen=True, tag="window"):
-    """A judged window of 10 s that ends at `at`.
+    """A judged window that ends at `at`: its rhythm is that of the last 4 s, judged from up to 30 s.
 
-    `rhythm`: label and `rhythms`: probability of each. The profile (`rr_ms`, `age_years`, `male`,
+    `rhythm`: label, `?` where no class is likely enough, and `rhythms`: probability of each. `rr_ms`: mean of the RR
+    intervals that ended in the 10 s up to 2 s before `at`. The profile (`rr_ms`, `age_years`, `male`,
     `potassium_abnormal`, `arrhythmia`) is research, None where the model does not say; potassium was
     learnt on simulated patients."""
 

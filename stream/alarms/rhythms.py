@@ -65,7 +65,7 @@ class Rhythms:
         """A judged window of 10 s that ends at tick `at`. `rate`: bpm of the detector's beats as of
         now. `vf_by_index`: the VF index is on. `quiet`: learning."""
         self.rhythm, self.confidence = rhythm, float(rhythms.get(rhythm, 0.0))
-        if quality < MIN_QUALITY or rhythm in ("?", "NOISE"):
+        if quality < MIN_QUALITY or rhythm == "NOISE" or not rhythms:
             self.streaks = {"VT": [0, 0], "VF": [0, 0]}
             return
         p = {name: float(rhythms.get(name, 0.0)) for name in ("VT", "VF", "AF", "AFL")}

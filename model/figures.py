@@ -232,9 +232,8 @@ def calibration_figures(results: list[FoldResult], pool: Pool) -> Figures:
             if task == "rhythm":
                 told, right = cool.max(1) >= ABSTAIN, cool.argmax(1) == label
                 found["abstain"] = {
-                    "level": ABSTAIN, "told": _round(100 * float(told.mean())),
-                    "right_told": _round(100 * float(right[told].mean())),
-                    "right_untold": _round(100 * float(right[~told].mean())) if (~told).any() else None,
+                    "level": ABSTAIN, "told": _percent(told), "right_told": _percent(right[told]),
+                    "right_untold": _percent(right[~told]),
                 }  # fmt: skip
         found[task] = {"ece_before": _round(100 * ece(probs, label, by_recording(of))), "ece_after": after}
     return found
@@ -360,6 +359,10 @@ def _two_by_two(truth: npt.NDArray[np.bool_], call: npt.NDArray[np.bool_]) -> Fi
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
+
+
+def _percent(yes: npt.NDArray[np.bool_]) -> float | None:
+    return _round(100 * float(yes.mean())) if yes.size else None
 
 
 def _rounded(values: Float) -> list[float]:

@@ -67,10 +67,10 @@ class Settings:
     potassium: str = ""  # folder that simulators.potassium wrote; empty: the task stays untrained
     sequences: int | None = None  # cases of vitaldb-rhythm, None for all; with 0 neither they nor noise are used
     flat: int = 120
-    views: int = 250
-    band: int = 500
+    views: int = 150
+    band: int = 600
     beats: int = 450
-    windows: int = 900
+    windows: int = 800
     batch: int = 256
 
     def quick(self) -> "Settings":

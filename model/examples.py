@@ -5,7 +5,7 @@ beat takes the class of the reference beat within 150 ms, a hop and the window t
 annotations say of the hop's four seconds; where they say two things, or nothing, the label is unknown.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,8 @@ from model.segments import (
 
 Half = npt.NDArray[np.float16]
 Label = npt.NDArray[np.int8]
+
+Spoil = Callable[[Float, float], Float]
 
 UNKNOWN = -1
 MATCH = 37  # ticks: 150 ms, the window of ANSI/AAMI EC57
@@ -73,9 +75,10 @@ class Cut:
     rr_ms: Float = field(default_factory=lambda: np.zeros(0, np.float32))  # (m,) `mean_rr_ms` of the reference
 
 
-def load(source: str, limit: int | None = None) -> Iterator[Cut]:
+def load(source: str, limit: int | None = None, spoil: Spoil | None = None) -> Iterator[Cut]:
     """Cuts of the records of mitdb, vfdb, cudb, cinc2017, ludb, mimic-iv-ecg, or of a folder that
-    `simulators.potassium` wrote; each goes by its folder's name. Raises DatasetError where it is not found."""
+    `simulators.potassium` wrote; each goes by its folder's name. `spoil` is done to the signal first: (leads, n) mV,
+    rate in Hz. Raises DatasetError where it is not found."""
     if Path(source).name == "mimic-iv-ecg":
         yield from _mimic(source, limit)
         return
@@ -91,6 +94,7 @@ def load(source: str, limit: int | None = None) -> Iterator[Cut]:
         record = datasets.read(path)
         for leads in _lead_pairs(record):
             signal = datasets.physical(record)[leads]
+            signal = signal if spoil is None else spoil(signal, record.fs)
             cut = cut_signal(signal, record.fs, source, record.name, patients[record.name])
             if source in {"mitdb", "vfdb"}:
                 _label_rhythm(cut, record)

@@ -49,7 +49,7 @@ from model.sequences import Sequences
 from model.tokens import Tokens
 
 CHECKPOINT_STEPS = 200
-_NOISE_LEARNT = 20 * 60 * 125  # samples of the recorded noise; the last ten minutes are for figures alone
+NOISE_LEARNT = 20 * 60 * 125  # samples of the recorded noise; the last ten minutes are for figures alone
 
 Step = Callable[[np.random.Generator], Tensor]
 
@@ -159,7 +159,7 @@ class Extra:
         rng = np.random.default_rng(settings.seed)
         both = [sequences.load(settings.sequences), sequences.load(settings.sequences, rng)]
         return cls(
-            tuple((s, s.of_patients(np.arange(s.patient.size))) for s in both), recorded_noise()[:, :_NOISE_LEARNT]
+            tuple((s, s.of_patients(np.arange(s.patient.size))) for s in both), recorded_noise()[:, :NOISE_LEARNT]
         )
 
     def scored(self, fold: int, settings: Settings) -> tuple[Sequences | None, Int | None]:

@@ -1,0 +1,100 @@
+"""How the figures fall under noise: recorded noise is added to recordings of patients that the model did not see.
+
+    RECORDINGS=... python -m model.noise --work runs/train
+
+The models are those of the folds that `model.train` left in its work folder; the noise is the part of nstdb that the
+training did not use. SNR: mean square of the signal, without its mean of a second, by that of the noise, in dB.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from model import datasets
+from model.ecg_moe import EcgMoe
+from model.examples import Spoil, load, recorded_noise
+from model.figures import Figures, FoldResult, figures
+from model.pool import join, spread
+from model.segments import MODEL_HZ, Float
+from model.train import NOISE_LEARNT
+
+SOURCES = (("mitdb", None), ("vfdb", None), ("cinc2017", 600))
+SNRS_DB = (None, 12.0, 6.0, 0.0)
+
+
+def spoiler(noise: Float, snr_db: float, rng: np.random.Generator) -> Spoil:
+    """Adds a piece of noise (m, n) at 125 Hz to each lead of a signal, repeated where it is too short."""
+
+    def spoil(signal: Float, fs: float) -> Float:
+        out = signal.copy()
+        second = int(fs)
+        for i, lead in enumerate(out):
+            whole = lead[: lead.size // second * second].reshape(-1, second)
+            power = np.nanmean((whole - np.nanmean(whole, 1, keepdims=True)) ** 2) if whole.size else 0.0
+            at = (np.arange(lead.size) * MODEL_HZ / fs + rng.integers(noise.shape[1])) % noise.shape[1]
+            added = np.interp(at, np.arange(noise.shape[1]), noise[rng.integers(len(noise))])
+            out[i] += (added * np.sqrt(power) * 10 ** (-snr_db / 20)).astype(np.float32)
+        return out
+
+    return spoil
+
+
+def fold_model(work: Path, fold: int) -> EcgMoe:
+    """The model that `model.train` trained without a fold."""
+    model = EcgMoe()
+    model.load_state_dict(torch.load(work / f"fold{fold}-windows.pt", weights_only=True)["model"])
+    return model.eval()
+
+
+def under_noise(work: Path, snr_db: float | None, folds: int, scored: int, seed: int) -> Figures:
+    """All figures at one SNR, None for the recordings as they are."""
+    rng = np.random.default_rng(seed)
+    spoil = None if snr_db is None else spoiler(recorded_noise()[:, NOISE_LEARNT:], snr_db, rng)
+    cuts = [
+        cut for source, limit in SOURCES
+        for cut in tqdm(load(source, limit, spoil), desc=f"cut {source} {snr_db or 'clean'}", unit="record")
+    ]  # fmt: skip
+    pool = join(cuts)
+    fold = pool.folds(folds, seed)
+    thinned = pool.source == "cinc2017"  # their folds are those of the whole database
+    names = np.unique(list(datasets.patients("cinc2017").values()))
+    place = dict(zip(names, spread(names, folds, seed), strict=True))
+    fold[thinned] = [place[p] for p in pool.patient[thinned]]
+    results = [FoldResult.of(fold_model(work, k), pool, np.flatnonzero(fold == k), "cpu") for k in range(scored)]
+    return figures(results, pool)
+
+
+def main() -> int:
+    """The command line; gives the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs/train"), help="work folder of model.train")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--scored", type=int, default=4, help="how many folds")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found = {str(snr): under_noise(given.work, snr, given.folds, given.scored, given.seed) for snr in SNRS_DB}
+    print(
+        "| SNR, dB | VEB F1 | SVEB F1 | RR MAE, ms | AF mitdb Se/Sp | shockable vfdb Se/Sp | Challenge F1 of N, A, O |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for snr, f in found.items():
+        af, shock = f["rhythm"]["AF mitdb"], f["rhythm"]["shockable vfdb"]
+        print(
+            f"| {'as recorded' if snr == 'None' else snr} | {f['beats']['VEB']['f1']} | {f['beats']['SVEB']['f1']} | "
+            f"{f['rr']['mae_ms']} | {af['se']}/{af['sp']} | {shock['se']}/{shock['sp']} | "
+            f"{f['cinc2017']['mean_f1_NAO']} |"
+        )
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

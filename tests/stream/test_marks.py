@@ -56,6 +56,13 @@ def test_two_paths_to_one_vf_make_one_pair_of_brackets() -> None:
     assert [m.symbol for m in found if m.symbol in "[]"] == ["[", "]"]
 
 
+def test_a_window_that_does_not_tell_its_rhythm_neither_starts_nor_ends_one() -> None:
+    told = [window(10, "AF"), window(12, "AF"), window(14, "AF")]
+    unsure = [window(10, "AF"), window(12, "?"), window(14, "AF"), window(16, "?"), window(18, "AF")]
+    assert [m.note for m in marks([], unsure, [], 20_000)] == [m.note for m in marks([], told, [], 20_000)]
+    assert [m.note for m in marks([], [window(10, "?"), window(12, "?")], [], 20_000)] == ["(N"]
+
+
 def test_a_rhythm_must_hold_for_two_windows_and_stands_at_its_onset() -> None:
     windows = [window(10, "N"), window(12, "AF"), window(14, "N"), window(16, "AF"), window(18, "AF"), window(20, "AF")]
     found = marks([], windows, [], 20_000)

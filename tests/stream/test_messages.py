@@ -1,9 +1,17 @@
-"""What is done to a message between the shard and those who read it."""
+"""What the model answers, as messages, and what is done to them between the shard and those who read them."""
+
+from typing import cast
 
 import msgspec
+import numpy as np
+import pytest
 
+from model.labels import RHYTHMS
 from stream import wire
-from stream.messages import published
+from stream.alarms.bed import BedAlarms
+from stream.beds import Bed
+from stream.judging import Item
+from stream.messages import published, window_message
 
 STAMPS = wire.Stamps(received=1_700_000_000_000_000_000, decided=1_700_000_000_000_000_001)
 BEAT = wire.BeatJudgement(
@@ -23,3 +31,17 @@ def test_the_stamp_of_publication_is_set_in_the_frame_and_nothing_else() -> None
 def test_a_frame_without_room_for_the_stamp_has_to_be_written_anew() -> None:
     assert published(wire.encode(BEAT), NOW) is None
     assert published(b"", NOW) is None
+
+
+@pytest.mark.parametrize(("top", "told"), [(0.39, "?"), (0.41, "VT")])
+def test_a_rhythm_that_is_not_likely_enough_is_not_told_but_its_probabilities_are(top: float, told: str) -> None:
+    rhythm = np.full(len(RHYTHMS), (1 - top) / (len(RHYTHMS) - 1), np.float32)
+    rhythm[RHYTHMS.index("VT")] = top
+    one = dict.fromkeys(("shockable", "quality", "rr_ms", "age", "male", "potassium"), np.float32(0.5))
+    answer = {"rhythm": rhythm, "arrhythmia": np.full(4, 0.25, np.float32), "gates": np.zeros(5, np.float32), **one}
+    bed = Bed(0, "bed-1", cast(BedAlarms, None), epoch="e")  # its alarms have no part in it
+    item = Item("window", 0, 5000, 5000, False, wire.Stamps())
+    message = window_message(bed, item, answer, wire.Stamps())
+    assert message.rhythm == told
+    assert message.confidence == pytest.approx(top)
+    assert message.rhythms["VT"] == pytest.approx(top)

@@ -5,12 +5,12 @@ dual-path mixture over beat morphology and rhythm, hierarchical fusion with LoRA
 losses and the streaming form are our own design; docs/model.md says which is which.
 
     hop  (2, 500)  4 s, every 2 s ─▶ four frozen views + band stem ─▶ hop token (64)   computed once, kept
-    beat (4, 128), features (42)  ─▶ morphology experts, gate      ─▶ beat token (64)  computed once, kept ─▶ N S V F Q
+    beat (4, 128), features       ─▶ morphology experts, gate      ─▶ beat token (64)  computed once, kept ─▶ N S V F Q
     15 hop tokens, 48 beat tokens with features (30 s, newest last)
         ─▶ rhythm experts (RR statistics, RR sequence, band), gate ─▶ rhythm   ┐
         ─▶ beats of the window pooled                              ─▶ morphology ┴▶ path gate ▶ fusion with LoRA ▶ heads
 
-Shapes: k items, 125 Hz, float32. `D` = Sizes.token, `F` = Sizes.features.
+Shapes: k items, 125 Hz, float32. `D` = Sizes.token, `F` = Sizes.features, of which windows see the first `W`.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from model.kernels import BEAT_SAMPLES
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.lora import Merged, TaskLinear
-from model.segments import BEAT_CHANNELS, FEATURES, HOP_SAMPLES, N_CHANNELS, TOKEN_BEATS, TOKEN_HOPS
+from model.segments import (
+    BEAT_CHANNELS,
+    CONTEXT,
+    FEATURES,
+    HOP_SAMPLES,
+    N_CHANNELS,
+    TOKEN_BEATS,
+    TOKEN_HOPS,
+    WINDOW_FEATURES,
+)
 
 WINDOW_TASKS = ("rhythm", "shockable", "quality", "rr_ms", "age", "male", "potassium", "arrhythmia")
 OUTPUTS = {"rhythm": len(RHYTHMS), "arrhythmia": len(ARRHYTHMIAS)}  # the others have one
@@ -45,6 +54,9 @@ class Sizes:
     """All sizes of the model."""
 
     features: int = len(FEATURES)
+    window_features: int = len(WINDOW_FEATURES)  # of the features, the first: what a window sees of its beats
+    rr_members: int = 4
+    rr_width: int = 48
     view: int = 8  # of each of the four views
     band: int = 32
     kernels: tuple[int, ...] = (3, 7, 15, 23)  # of the morphology experts
@@ -274,8 +286,48 @@ class GroupedExperts(nn.Module):
         return (h * gate[..., None]).flatten(1) @ b("weight3").flatten(0, 1) + gate @ b("bias3")
 
 
+class RrExpert(nn.Module):
+    """Tells early beats (N S V) by RR intervals alone: the mean of a few small nets side by side.
+
+    It learns from the many patients of whom beats are known without waveforms, and is frozen then, as the views are.
+    """
+
+    CLASSES = 3  # N S V
+
+    def __init__(self, s: Sizes) -> None:
+        super().__init__()
+        m, h, n = s.rr_members, s.rr_width, CONTEXT.stop - CONTEXT.start
+        self.mean: Tensor
+        self.spread: Tensor
+        self.register_buffer("mean", torch.zeros(n))
+        self.register_buffer("spread", torch.ones(n))
+        self.dropout = nn.Dropout(0.1)
+        self.weight1 = nn.Parameter(torch.randn(n, m * h) * (2 / n) ** 0.5)
+        self.weight2 = nn.Parameter(torch.randn(m, h, h) * (2 / h) ** 0.5)
+        self.weight3 = nn.Parameter(torch.randn(m, h, self.CLASSES) * 0.3 * (2 / h) ** 0.5)
+        self.bias1, self.bias2 = nn.Parameter(torch.zeros(m * h)), nn.Parameter(torch.zeros(m, 1, h))
+        self.bias3 = nn.Parameter(torch.zeros(m, 1, self.CLASSES))
+
+    def members(self, features: Tensor) -> Tensor:
+        """(k, F) -> logits (m, k, 3) of each member."""
+        m, h, _ = self.weight2.shape
+        x = ((features[:, CONTEXT] - self.mean) / self.spread).clamp(-5, 5)
+        x = self.dropout(fn.relu(x @ self.weight1 + self.bias1)).reshape(-1, m, h).transpose(0, 1)
+        x = self.dropout(fn.relu(torch.baddbmm(self.bias2, x, self.weight2)))
+        return torch.baddbmm(self.bias3, x, self.weight3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(k, F) -> log odds (k,) of S against N."""
+        mean = self.members(features).mean(0)
+        return mean[:, 1] - mean[:, 0]
+
+
 class MorphologyPath(nn.Module):
-    """Experts over the samples of a beat, a gate that sees its features (RR context and quality among them)."""
+    """Experts over the samples of a beat, a gate that sees its features (form, RR context and quality among them).
+
+    Their answer tells N or S, V, F and Q apart; whether a beat that is not ventricular came too early for its rhythm
+    (S), the RR expert alone decides: 22 patients with waveforms, of whom six have nearly all S, teach that badly.
+    """
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
@@ -287,7 +339,8 @@ class MorphologyPath(nn.Module):
         self.context = nn.Sequential(nn.Linear(s.features, 48), nn.ReLU(), nn.Linear(48, s.token))
         self.dropout = nn.Dropout(s.dropout)
         self.fuse: TaskLinear | Merged = TaskLinear(s.token, s.token, 1, s.rank, s.alpha)
-        self.head = nn.Linear(s.token, len(BEATS))
+        self.head = nn.Linear(s.token, len(BEATS) - 1)  # N or S, V, F, Q
+        self.rr = RrExpert(s)
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))  # calibration
 
@@ -297,7 +350,7 @@ class MorphologyPath(nn.Module):
         self.fuse = self.fuse.merged()
 
     def forward(self, wave: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(k, 4, 128), (k, F) -> logits (k, 5), token (k, D), gate (k, E)."""
+        """(k, 4, 128), (k, F) -> logits (k, 4) of N or S, V, F, Q; token (k, D), gate (k, E)."""
         f = self.norm(features).clamp(-5, 5)
         gate = torch.softmax(self.gate(f), 1)
         if self.grouped is not None:
@@ -307,6 +360,12 @@ class MorphologyPath(nn.Module):
         token = fn.relu(self.dropout(mixed) + self.context(f))
         hidden = fn.relu(self.fuse(self.dropout(token))[:, 0])
         return self.head(hidden), token, gate
+
+    def classes(self, logits: Tensor, features: Tensor) -> Tensor:
+        """Logits (k, 4) of `forward` -> log probabilities (k, 5) of N S V F Q, N and S apart by the RR expert."""
+        log, odds = torch.log_softmax(logits, 1), self.rr(features)[:, None]
+        classes = [log[:, :1] + fn.logsigmoid(-odds), log[:, :1] + fn.logsigmoid(odds), log[:, 1:]]
+        return torch.log_softmax(torch.cat(classes, 1) / self.temperature, 1)
 
 
 # ------------------------------------------------------------ rhythm path: experts over tokens
@@ -370,7 +429,7 @@ class RhythmSequence(nn.Module):
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.embed = nn.Linear(s.token + s.features + 1, self.WIDTH)
+        self.embed = nn.Linear(s.token + s.window_features + 1, self.WIDTH)
         self.convs = nn.ModuleList(nn.Conv1d(self.WIDTH, self.WIDTH, 3, padding=d, dilation=d) for d in (1, 2, 4))
         self.dropout = nn.Dropout(s.dropout)
         self.out = nn.Linear(2 * self.WIDTH, s.rhythm)
@@ -483,7 +542,7 @@ class EcgMoe(nn.Module):
     def beats(self, wave: Tensor, features: Tensor) -> dict[str, Tensor]:
         """wave (k, 4, 128), features (k, F) -> probs (k, 5), token (k, D), gates (k, E)."""
         logits, token, gate = self.morphology(wave, features)
-        return {"probs": torch.softmax(logits / self.morphology.temperature, 1), "token": token, "gates": gate}
+        return {"probs": self.morphology.classes(logits, features).exp(), "token": token, "gates": gate}
 
     def hops(self, wave: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """wave (k, 2, 500) mV, mask (k, 2) -> token (k, D)."""
@@ -498,7 +557,7 @@ class EcgMoe(nn.Module):
         beat_age: Tensor,
         beat_mask: Tensor,
     ) -> dict[str, Tensor]:
-        """(k, 15, D), (k, 15), (k, 48, D), (k, 48, F), (k, 48) s, (k, 48), newest last -> the answers of each task."""
+        """(k, 15, D), (k, 15), (k, 48, D), (k, 48, W), (k, 48) s, (k, 48), newest last -> the answers of each task."""
         out = self.fusion(hop_tokens, hop_mask, beat_tokens, beat_features, beat_age, beat_mask)
         for i, task in enumerate(WINDOW_TASKS):
             out[task] = out[task] / self.fusion.temperature[i]
@@ -522,7 +581,7 @@ def example_inputs(kind: str, k: int, sizes: Sizes = Sizes()) -> tuple[Tensor, .
         return torch.zeros(k, BEAT_CHANNELS, BEAT_SAMPLES), torch.zeros(k, sizes.features)
     if kind == "hop":
         return torch.zeros(k, N_CHANNELS, HOP_SAMPLES), torch.ones(k, N_CHANNELS)
-    d, f = sizes.token, sizes.features
+    d, f = sizes.token, sizes.window_features
     return (
         torch.zeros(k, TOKEN_HOPS, d), torch.ones(k, TOKEN_HOPS, dtype=torch.bool), torch.zeros(k, TOKEN_BEATS, d),
         torch.zeros(k, TOKEN_BEATS, f), torch.zeros(k, TOKEN_BEATS), torch.ones(k, TOKEN_BEATS, dtype=torch.bool),

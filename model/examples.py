@@ -25,6 +25,7 @@ from model.segments import (
     TOKEN_HOPS,
     BeatCutter,
     CompleteBeats,
+    CutBeats,
     Float,
     HopCutter,
     Int,
@@ -59,6 +60,7 @@ class Cut:
     beat_ready: Int
     beat_wave: Half  # (n, 4, 128)
     beat_features: Float  # (n, F)
+    beat_form: Int  # (n,) number of its form in the record, 0 for none
     hop_end: Int
     hop_wave: Half  # (m, 2, 500)
     hop_mask: Float  # (m, 2)
@@ -192,14 +194,14 @@ def cut_signal(x: Float, fs: float, source: str, name: str, patient: str) -> Cut
     found = detector.push(row, y, m)
     reports = quality.push(row, y, m)
     beats = beat_cutter.push(row, detector.watermark(row), found, available)
-    wave, features = _cut_beats(templates, signal, beats, reports.at, reports.quality)
+    wave, features, form = _cut_beats(templates, signal, beats, reports.at, reports.quality)
     hops = hop_cutter.push(row, available)
     hop_leads = choose_leads(_in_force(hops.end, reports.at, reports.quality))
     hop_wave, mask = cut_hops(signal, hops.row, hop_leads, hop_start(hops.end))
     k = hops.end.size
     unknown = np.full((4, k), UNKNOWN, np.int8)
     return Cut(
-        source, name, patient, beats.at, beats.ready, wave.astype(np.float16), features, hops.end,
+        source, name, patient, beats.at, beats.ready, wave.astype(np.float16), features, form, hops.end,
         hop_wave.astype(np.float16), mask, beat=np.full(beats.at.size, UNKNOWN, np.int8),
         extra=np.zeros(beats.at.size, np.bool_), rhythm=unknown[0],
         shockable=unknown[1], quality=unknown[2], arrhythmia=unknown[3], rr_ms=np.full(k, np.nan, np.float32),
@@ -235,9 +237,7 @@ def _in_force(at: Int, report_at: Int, quality: Float) -> Float:
     return out
 
 
-def _cut_beats(
-    templates: Templates, signal: Float, beats: CompleteBeats, report_at: Int, quality: Float
-) -> tuple[Float, Float]:
+def _cut_beats(templates: Templates, signal: Float, beats: CompleteBeats, report_at: Int, quality: Float) -> CutBeats:
     in_force = _in_force(beats.at, report_at, quality)
     lead = choose_leads(in_force)
     best = np.take_along_axis(in_force, np.maximum(lead[:, :1], 0), axis=1)[:, 0]

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model import form_votes
 from model.calibration import ABSTAIN, by_recording, cooled, ece, temperature
 from model.ecg_moe import EcgMoe, rr_statistics
 from model.examples import PACED
@@ -53,8 +54,11 @@ class FoldResult:
         windows = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
         _, _, _, features, age, mask = tokens.windows(pool, hops)
         windows["detector_rr_ms"] = 1000 * rr_statistics(features, age, mask)[1].cpu().numpy()
-        classes, gates = tokens.probs[beats].argmax(1).cpu().numpy(), tokens.gates[beats].cpu().numpy()
-        probs = tokens.probs[beats].cpu().numpy()
+        probs, gates = (
+            form_votes.voted(tokens.probs[beats].cpu().numpy(), pool, beats),
+            tokens.gates[beats].cpu().numpy(),
+        )
+        classes = probs.argmax(1)
         if sequences is None or patients is None:
             nobody, nothing = np.zeros(0, np.int64), np.zeros((0, len(RHYTHMS)), np.float32)
             return cls(records, beats, classes, gates, probs, hops, windows, nobody, nothing, np.zeros(0, "U1"))

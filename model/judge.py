@@ -87,13 +87,14 @@ class DeviceError(ValueError):
 
 
 class Judge:
-    """The model in its form for service. `version` names the weights; D, F, E, E2 are the sizes of its arrays."""
+    """The model in its form for service. `version` names the weights; D, F, W, E, E2 are the sizes of its arrays."""
 
     def __init__(self, model: EcgMoe, version: str, trained: Iterable[str], device: str = "cpu") -> None:
         self.version, self.device = version, torch.device(device)
         self.untrained = frozenset(WINDOW_TASKS) - frozenset(trained)
         self._model = model.for_service().to(self.device)
         self.D, self.F, self.E = model.sizes.token, model.sizes.features, len(model.sizes.kernels)
+        self.W = model.sizes.window_features
         self.E2 = model.fusion.N_EXPERTS + 2
 
     @classmethod
@@ -130,7 +131,7 @@ class Judge:
         beat_age: npt.NDArray[np.float32],
         beat_mask: npt.NDArray[np.bool_],
     ) -> Arrays:
-        """hop_tokens (k, 15, D), hop_mask (k, 15), beat_tokens (k, 48, D), beat_features (k, 48, F), beat_age (k, 48),
+        """hop_tokens (k, 15, D), hop_mask (k, 15), beat_tokens (k, 48, D), beat_features (k, 48, W), beat_age (k, 48),
         seconds from the R peak to the end of the window, beat_mask (k, 48).
 
         The newest hop and beat stand last, slots without one come first and are False in the mask (their values do

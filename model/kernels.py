@@ -9,7 +9,9 @@ BEAT_BEFORE, BEAT_AFTER = 48, 80
 BEAT_SAMPLES = BEAT_BEFORE + BEAT_AFTER
 LOOK_AHEAD = 375  # ticks that a beat waits for the next one: 1.5 s
 MAX_PENDING, MAX_RR = 16, 60
-FIRST_SHAPE = 16  # the features before it need no samples
+FIRST_SHAPE, FIRST_CONTEXT = 16, 42  # the features before the one, and from the other on, need no samples
+HISTORY = 12  # RRs that a beat remembers one by one
+N_CONTEXT = HISTORY + 14
 
 # What is kept of the usual beat of a lead, then the same of the most frequent other one, then of both.
 AMPLITUDE, WIDTH, STEEPNESS, POLARITY, EARLY, BEATS, SHARE = 0, 1, 2, 3, 4, 5, 6
@@ -38,7 +40,7 @@ def take_samples(signal, rows, lead, start, out):  # type: ignore[no-untyped-def
 
 @njit(cache=True)
 def complete_beats(  # type: ignore[no-untyped-def]
-    row, at, decided, rows, watermark, available, signal_delay, pending, n_pending, rr, n_rr, last,
+    row, at, decided, rows, watermark, available, signal_delay, pending, n_pending, rr, n_rr, last, slow,
     out_row, out_at, out_ready, features,
 ):  # fmt: skip
     n = 0
@@ -46,7 +48,7 @@ def complete_beats(  # type: ignore[no-untyped-def]
     for i in range(row.size):
         r = row[i]
         if n_pending[r] == pending.shape[1]:
-            n = _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, out_ready, features, n)
+            n = _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, slow, out_row, out_at, out_ready, features, n)
         pending[r, n_pending[r], 0] = at[i]
         pending[r, n_pending[r], 1] = decided[i]
         n_pending[r] += 1
@@ -58,12 +60,12 @@ def complete_beats(  # type: ignore[no-untyped-def]
                 break
             if available[i] < first + 2 * BEAT_AFTER:
                 break
-            n = _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, out_ready, features, n)
+            n = _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, slow, out_row, out_at, out_ready, features, n)
     return n
 
 
 @njit(cache=True)
-def _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, out_ready, features, n):  # type: ignore[no-untyped-def]
+def _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, slow, out_row, out_at, out_ready, features, n):  # type: ignore[no-untyped-def]
     at = pending[r, 0, 0]
     following = -1
     ready = at + LOOK_AHEAD + DELAY
@@ -122,6 +124,11 @@ def _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, o
         if known and m > 1:
             f[14] = min(max((rr[r, m - 2] - middle) / unit, -8.0), 8.0)
         f[15] = min(m, 20) / 20.0
+        if known:  # a slow mean, in which a run of seconds hardly counts
+            slow[r, 1] = min(slow[r, 1] + 1.0, 300.0)
+            step = f[6] - slow[r, 0]
+            slow[r, 0] += (step if slow[r, 1] == 1 else min(max(step, -0.3), 0.3)) / slow[r, 1]
+        _context(rr[r, :m], longest, upper, current if known else -1, following, slow[r, 0], f[FIRST_CONTEXT:])
     if following > 0 and known:
         f[4] = np.log(following / current)
     f[3] = 0.0 if following > 0 else 1.0
@@ -132,6 +139,36 @@ def _pop(r, signal_delay, pending, n_pending, rr, n_rr, last, out_row, out_at, o
         pending[r, j, 0] = pending[r, j + 1, 0]
         pending[r, j, 1] = pending[r, j + 1, 1]
     return n + 1
+
+
+@njit(cache=True)
+def _context(rr, ordered, upper, current, following, slow, f):  # type: ignore[no-untyped-def]
+    """The last RRs one by one and how the row's RRs are spread: what tells an early beat in any rhythm."""
+    m, unit = rr.size, float(ordered[rr.size // 2])
+    for k in range(min(HISTORY, m)):
+        f[k] = min(max(np.log(rr[m - 1 - k] / unit), -1.0), 1.0)
+    f = f[HISTORY:]
+    f[0] = np.log(following / unit) if following > 0 else 0.4
+    f[1] = 1.0 if following < 0 else 0.0
+    f[2] = np.log(current / 250.0) - slow if current > 0 else 0.0
+    f[3] = np.log(unit / 250.0) - slow
+    f[4] = np.log(upper / unit)
+    f[5] = np.log(ordered[m // 10] / unit)
+    f[6] = np.log(ordered[min(m * 9 // 10, m - 1)] / unit)
+    steps = np.zeros(max(m - 1, 1))
+    some, large, off = 0, 0, 0
+    for j in range(m):
+        if j > 0:
+            steps[j - 1] = abs(rr[j] - rr[j - 1]) / unit
+            some += steps[j - 1] > 0.08
+            large += steps[j - 1] > 0.2
+        off += abs(rr[j] - unit) > 0.1 * unit
+    f[7], f[8] = some / steps.size, large / steps.size
+    f[9] = np.sort(steps)[steps.size // 2]
+    f[10] = off / m
+    f[11] = min(m, 60) / 60.0
+    f[12] = np.log(unit / 250.0)
+    f[13] = 0.0 if current > 0 else 1.0
 
 
 @njit(cache=True)

@@ -10,17 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from model.ecg_moe import AGE_MEAN, AGE_SD, RR_SCALE, WINDOW_TASKS, EcgMoe, HopEncoder, PatchView
-from model.examples import PACED, UNKNOWN
-from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
+from model.examples import UNKNOWN
+from model.labels import ARRHYTHMIAS, RHYTHMS
 from model.pool import Pool
-from model.segments import FEATURES, HOP_SAMPLES, SHAPE, Float, Int
+from model.segments import HOP_SAMPLES, SHAPE, Float, Int
 from model.sequences import Sequences
 from model.tokens import Tokens, wave_and_mask, without_waveforms
 
 Chance = npt.NDArray[np.float64]
-
-_SECOND_LEAD = FEATURES.index("second_lead")
-_SECOND = [i for i, name in enumerate(FEATURES) if name.startswith("second")]
 
 
 class Pretext(nn.Module):
@@ -118,7 +115,7 @@ class BandTask(nn.Module):
         )
         codes = code.new_zeros(*hops.shape, code.shape[1])
         codes[torch.from_numpy(row), torch.from_numpy(place)] = code
-        there = _tensor(hops >= 0, device)[..., None]
+        there = tensor(hops >= 0, device)[..., None]
         weight = torch.softmax(self.heads["score"](codes).masked_fill(~there, -30.0), 1) * there
         mean = codes.sum(1) / there.sum(1).clamp(min=1)
         top = codes.masked_fill(~there, -1.0).amax(1)
@@ -192,12 +189,12 @@ def _augmented(
     """Gain x0.5 to x2, polarity of each lead, leads swapped, the second one missing, faster or slower; noise."""
     n, device = int(group.max()) + 1, wave.device
     sign = rng.choice([-1.0, 1.0], (n, 2), p=[0.25, 0.75])
-    wave = wave * _tensor((np.exp(rng.uniform(-0.69, 0.69, (n, 1))) * sign)[group], device)[..., None]
-    swap = _tensor((rng.random(n) < 0.25)[group], device) & (mask[:, 1] > 0.5)
+    wave = wave * tensor((np.exp(rng.uniform(-0.69, 0.69, (n, 1))) * sign)[group], device)[..., None]
+    swap = tensor((rng.random(n) < 0.25)[group], device) & (mask[:, 1] > 0.5)
     wave = torch.where(swap[:, None, None], wave.flip(1), wave)
     mask = torch.where(swap[:, None], mask.flip(1), mask)
     keep = torch.ones_like(mask)
-    keep[:, 1] = _tensor((rng.random(n) > 0.3)[group], device).float()
+    keep[:, 1] = tensor((rng.random(n) > 0.3)[group], device).float()
     if noise is not None:
         wave = _noisy(_warped(wave, rng, group), rng, group, noise)
     return wave * (mask * keep > 0)[..., None], mask * keep
@@ -210,7 +207,7 @@ def _warped(wave: Tensor, rng: np.random.Generator, group: Int) -> Tensor:
     at = (HOP_SAMPLES - 1 - np.arange(HOP_SAMPLES)[None] * speed[:, None])[:, ::-1]
     at = np.abs(at).clip(0, HOP_SAMPLES - 1.001)
     index = torch.from_numpy(at.astype(np.int64))[:, None].expand(-1, 2, -1).to(wave.device)
-    part = _tensor((at % 1)[:, None], wave.device)
+    part = tensor((at % 1)[:, None], wave.device)
     return wave.gather(2, index) * (1 - part) + wave.gather(2, index + 1) * part
 
 
@@ -226,50 +223,7 @@ def _noisy(wave: Tensor, rng: np.random.Generator, group: Int, noise: Float) -> 
         np.where(after >= 0, np.exp(-after / 60.0), 0) * (rng.random((k, 2, 1)) < 0.2) * rng.normal(0, 4, (k, 2, 1))
     )
     spread = wave.std(2, keepdim=True)
-    return wave + spread * _tensor(((added + motion) * size[group][:, None, None]).astype(np.float32), wave.device)
-
-
-def beat_loss(model: EcgMoe, pool: Pool, index: Int, rng: np.random.Generator, device: str) -> Tensor:
-    """The loss of one batch. Augmented: gain, polarity, place of the peak, leads swapped, the second missing, noise."""
-    n = index.size
-    wave = _tensor(pool.beat_wave[index].astype(np.float32), device)
-    features = _tensor(pool.beat_features[index].copy(), device)
-    sign = rng.choice([-1.0, 1.0], (n, 2), p=[0.2, 0.8]).repeat(2, axis=1)
-    wave = wave * _tensor(sign, device)[..., None] * _tensor(np.exp(rng.normal(0, 0.15, (n, 1, 1))), device)
-    wave = torch.roll(wave, int(rng.integers(-2, 3)), 2)
-    alone = _tensor(rng.random(n) < 0.3, device)
-    wave[:, 2:] = wave[:, 2:] * ~alone[:, None, None]
-    features[:, _SECOND] = features[:, _SECOND] * ~alone[:, None]
-    swap = _tensor(rng.random(n) < 0.15, device) & (features[:, _SECOND_LEAD] > 0.5)
-    wave = torch.where(swap[:, None, None], wave[:, [2, 3, 0, 1]], wave)
-    noise = _tensor(0.05 * rng.random((n, 1, 1)), device)
-    wave = wave + noise * torch.randn_like(wave) * (wave.abs().amax(2, keepdim=True) > 0)
-    features = features + 0.02 * torch.randn_like(features)
-    logits, _, gate = model.morphology(wave, features)
-    use = gate.mean(0)
-    target = _tensor(pool.beat[index].astype(np.int64), device)
-    loss: Tensor = fn.cross_entropy(logits, target, label_smoothing=0.02) + 0.02 * use.numel() * use.square().sum()
-    return loss
-
-
-def beat_chance(pool: Pool, beats: Int) -> Chance:
-    """Chance of each beat to be drawn, summed up: one over the root of the size of its class; a twentieth of it for
-    the paced records, which else fill class Q with three patients."""
-    label = pool.beat[beats]
-    chance = np.bincount(label, minlength=len(BEATS)).clip(1)[label] ** -0.5
-    chance[np.isin(pool.name, PACED)[pool.of_beat[beats]]] *= 0.05
-    total: Chance = np.cumsum(chance / chance.sum())
-    return total
-
-
-def settle_beats(model: EcgMoe, pool: Pool, beats: Int) -> None:
-    """Take off S what `beat_chance` gave it: the log of how much oftener than in patients it was drawn, next to N.
-
-    Of S alone. V and Q are told from N by shape, so more of them in the batches did not mean more false ones.
-    """
-    n = np.bincount(pool.beat[beats], minlength=len(BEATS)).clip(1)
-    with torch.no_grad():
-        model.morphology.head.bias[BEATS.index("S")] -= max(0.5 * float(np.log(n[0] / n[BEATS.index("S")])), 0.0)
+    return wave + spread * tensor(((added + motion) * size[group][:, None, None]).astype(np.float32), wave.device)
 
 
 class WindowTask:
@@ -301,8 +255,8 @@ class WindowTask:
         # One path missing, so that the other learns to do without: oftener in the sources of few patients, where the
         # look of a hop or a beat tells the patient and with it the label. Tokens a little off.
         few = pool.arrhythmia[index] < 0
-        hop_mask = hop_mask & _tensor(rng.random(n) > np.where(few, 0.35, 0.08), self.device)[:, None]
-        mute = _tensor(rng.random(n) < np.where(few, 0.4, 0.1), self.device)[:, None, None]
+        hop_mask = hop_mask & tensor(rng.random(n) > np.where(few, 0.35, 0.08), self.device)[:, None]
+        mute = tensor(rng.random(n) < np.where(few, 0.4, 0.1), self.device)[:, None, None]
         beat_tokens = (beat_tokens + 0.1 * torch.randn_like(beat_tokens)) * ~mute
         hop_tokens = hop_tokens + 0.1 * torch.randn_like(hop_tokens)
         features = torch.cat([features[..., :SHAPE], features[..., SHAPE:] * ~mute], 2)
@@ -317,21 +271,21 @@ class WindowTask:
         # A short history, the newest beats not there yet.
         k = len(hop_mask)
         hop_mask = hop_mask & self._kept(rng, k, 15, 14)
-        newest = _tensor((rng.random((k, 1)) < 0.2) * rng.integers(1, 3, (k, 1)), self.device)
+        newest = tensor((rng.random((k, 1)) < 0.2) * rng.integers(1, 3, (k, 1)), self.device)
         beat_mask = beat_mask & self._kept(rng, k, 48, 42) & (torch.arange(48, device=self.device) < 48 - newest)
         out = self.model.fusion(
             hop_tokens * hop_mask[..., None], hop_mask, beat_tokens * beat_mask[..., None],
             features * beat_mask[..., None], age * beat_mask, beat_mask,
         )  # fmt: skip
-        rr = _tensor(pool.rr_ms[index], self.device)
+        rr = tensor(pool.rr_ms[index], self.device)
         rr_s = out["rr_s"][:n]
         rr_target = torch.where(rr_s > 0, (rr - 1000 * rr_s) / RR_SCALE, torch.nan)
-        years = _tensor((self.age[index] - AGE_MEAN) / AGE_SD, self.device)
+        years = tensor((self.age[index] - AGE_MEAN) / AGE_SD, self.device)
         male = np.nan_to_num(self.male[index], nan=UNKNOWN).astype(np.int8)
         use, path = out["gates"][:, :3].mean(0), out["gates"][:, 3:].mean(0)
         answer = {task: out[task][:n] for task in WINDOW_TASKS}
         # `O` of the Challenge may be any rhythm but AF.
-        other = _tensor(pool.arrhythmia[index] == ARRHYTHMIAS.index("O"), self.device).float()
+        other = tensor(pool.arrhythmia[index] == ARRHYTHMIAS.index("O"), self.device).float()
         not_af = -torch.log1p(-torch.softmax(answer["rhythm"], 1)[:, RHYTHMS.index("AF")].clamp(max=0.999))
         loss: Tensor = (
             _cross_entropy(answer["rhythm"], rhythm[:n])
@@ -352,10 +306,10 @@ class WindowTask:
     def _kept(self, rng: np.random.Generator, n: int, slots: int, most: int) -> Tensor:
         """Of four in ten windows a history that begins late: (n, slots) False for what is left out."""
         first = (rng.random((n, 1)) < 0.4) * rng.integers(0, most, (n, 1))
-        return _tensor(np.arange(slots) >= first, self.device)
+        return tensor(np.arange(slots) >= first, self.device)
 
 
-def _tensor(array: npt.NDArray[Any], device: str | torch.device) -> Tensor:
+def tensor(array: npt.NDArray[Any], device: str | torch.device) -> Tensor:
     """A tensor of an array; float64 becomes float32."""
     return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array).to(device)
 

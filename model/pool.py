@@ -28,6 +28,7 @@ class Pool:
     beat_at: Int
     beat_wave: Half  # (n, 4, 128)
     beat_features: Float  # (n, F)
+    beat_form: Int
     beat: Label
     extra: npt.NDArray[np.bool_]
     of_hop: Int  # (m,)
@@ -112,7 +113,7 @@ def join(cuts: list[Cut]) -> Pool:
         window_hops=np.concatenate(of_hops).astype(np.int32),
         window_beats=np.concatenate(of_beats).astype(np.int32),
         **{name: column(name) for name in (
-            "beat_at", "beat_wave", "beat_features", "beat", "extra", "hop_end", "hop_wave", "hop_mask", "rhythm",
-            "shockable", "quality", "arrhythmia", "rr_ms",
+            "beat_at", "beat_wave", "beat_features", "beat_form", "beat", "extra", "hop_end", "hop_wave", "hop_mask",
+            "rhythm", "shockable", "quality", "arrhythmia", "rr_ms",
         )},
     )  # fmt: skip

@@ -21,11 +21,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from model.forms import FORM_FEATURES, FORM_SAMPLES, N_FORM_ROW, N_FORM_SCALE, N_FORMS, assign_forms
 from model.kernels import (
     BEAT_BEFORE,
     BEAT_SAMPLES,
+    FIRST_CONTEXT,
+    HISTORY,
     MAX_PENDING,
     MAX_RR,
+    N_CONTEXT,
     N_SCALE,
     compare,
     complete_beats,
@@ -43,7 +47,7 @@ HOP_S, TOKEN_HOPS, TOKEN_BEATS = 2, 15, 48
 HOP_TICKS, HOP_SAMPLES = HOP_S * TICK_HZ, 2 * HOP_S * MODEL_HZ
 N_CHANNELS = 2
 
-FEATURES = (
+WINDOW_FEATURES = (
     "rr_median", "rr_upper", "next_median", "next_unknown", "next_rr", "drr", "rr_s", "previous_median", "irregular",
     "rr_unknown", "rr_z", "next_z", "spread", "pair", "previous_z", "history", "correlation", "difference", "width",
     "width_change", "amplitude_change", "other_correlation", "atrial_correlation", "second_lead",
@@ -52,7 +56,7 @@ FEATURES = (
     "second_amplitude_change", "second_steepness_change", "second_polarity_change", "strangeness",
     "atrial_strangeness", "second_strangeness",
 )  # fmt: skip
-"""Names of the beat features, in order.
+"""Names of the first of the beat features, in order: those that a window sees of its beats, too.
 
 rr_median, rr_upper: log of RR by the median of the last 15 and by the mean of the longer half of the last 60 RRs.
 next_median, next_rr: log of the next RR by that median and by RR; 0 where `next_unknown` is 1.
@@ -69,8 +73,26 @@ difference from it. other_correlation: with the running template of the most fre
 unlike_share: of the last beats. previous_correlation: `correlation` of the beat before.
 second_lead: 1 where there is one; second_...: of that lead. quality: 0..1 as given times the share of samples there.
 """
-N_FEATURES = len(FEATURES)
-SHAPE = FEATURES.index("correlation")  # features from here on need the samples
+CONTEXT_FEATURES = (
+    *(f"rr_{k}_ago" for k in range(HISTORY)), "rr_following", "no_following", "rr_slow", "median_slow", "upper_median",
+    "rr_tenth", "rr_ninetieth", "steps_over_8", "steps_over_20", "step_median", "rr_off", "rr_known", "median_s",
+    "no_rr",
+)  # fmt: skip
+"""What the RR expert sees, all of it known without samples; logs of ratios.
+
+rr_0_ago .. rr_11_ago, rr_following: the beat's own RR, those before it and the next by the median of the last 60, 0
+where unknown (the next: 0.4, and no_following is 1). rr_slow, median_slow: RR and that median by a mean over 300 beats.
+upper_median, rr_tenth, rr_ninetieth: mean of the longer half, 10th and 90th percentile of the 60 by their median.
+steps_over_8, steps_over_20: share of steps from RR to RR over 8 and 20 % of the median; step_median: median step by it.
+rr_off: share of RRs more than 10 % off the median. rr_known: share of the 60 that are known. median_s: log of s.
+no_rr: 1 where the beat's own RR is unknown.
+"""
+FEATURES = (*WINDOW_FEATURES, *CONTEXT_FEATURES, *FORM_FEATURES)
+"""All beat features, in order."""
+N_FEATURES, N_WINDOW_FEATURES = len(FEATURES), len(WINDOW_FEATURES)
+FIRST_FORM = FIRST_CONTEXT + N_CONTEXT
+CONTEXT = slice(FIRST_CONTEXT, FIRST_FORM)
+SHAPE = FEATURES.index("correlation")  # from here on, up to CONTEXT, and from FIRST_FORM on, features need the samples
 
 
 class BeatsLike(Protocol):
@@ -91,6 +113,14 @@ class CompleteBeats(NamedTuple):
     at: Int
     ready: Int
     features: Float  # (k, N_FEATURES); the shape features are 0 until `Templates.cut`
+
+
+class CutBeats(NamedTuple):
+    """What the model sees of beats, and `form` (k,): number of its form in the row, from 1; 0: seen too seldom."""
+
+    wave: Float  # (k, BEAT_CHANNELS, BEAT_SAMPLES), in units of the row's usual QRS amplitude
+    features: Float  # (k, N_FEATURES)
+    form: Int
 
 
 class Hops(NamedTuple):
@@ -158,12 +188,14 @@ class BeatCutter:
         self._rr = np.zeros((n_rows, MAX_RR), np.int64)  # newest last
         self._n_rr = np.zeros(n_rows, np.int64)
         self._last = np.full(n_rows, -1, np.int64)  # R peak before the first pending one
+        self._slow = np.zeros((n_rows, 2))  # mean of log RR, beats in it
 
     def reset(self, rows: Int) -> None:
         """Forget the context: after a gap or at a new epoch. Call `flush` first to have the beats that wait."""
         self._n_pending[rows] = 0
         self._n_rr[rows] = 0
         self._last[rows] = -1
+        self._slow[rows] = 0
 
     def push(self, rows: Int, watermark: Int, beats: BeatsLike, available: Int | None = None) -> CompleteBeats:
         """Take new R peaks (of any rows) and give the beats of `rows` that are complete.
@@ -187,12 +219,12 @@ class BeatCutter:
         """Arrays, rows first, that `load_state_dict` takes back."""
         return {
             "pending": self._pending.copy(), "n_pending": self._n_pending.copy(), "rr": self._rr.copy(),
-            "n_rr": self._n_rr.copy(), "last": self._last.copy(),
+            "n_rr": self._n_rr.copy(), "last": self._last.copy(), "slow": self._slow.copy(),
         }  # fmt: skip
 
     def load_state_dict(self, state: State) -> None:
         """Go on from a `state_dict`."""
-        for name in ("pending", "n_pending", "rr", "n_rr", "last"):
+        for name in ("pending", "n_pending", "rr", "n_rr", "last", "slow"):
             getattr(self, f"_{name}")[...] = state[name]
 
     def _complete(self, rows: Int, watermark: Int, available: Int, row: Int, at: Int, decided: Int) -> CompleteBeats:
@@ -201,7 +233,8 @@ class BeatCutter:
         features = np.zeros((most, N_FEATURES), np.float32)
         n = complete_beats(
             row, at, decided, rows, watermark, available, self.signal_delay,
-            self._pending, self._n_pending, self._rr, self._n_rr, self._last, out_row, out_at, out_ready, features,
+            self._pending, self._n_pending, self._rr, self._n_rr, self._last, self._slow,
+            out_row, out_at, out_ready, features,
         )  # fmt: skip
         order = np.lexsort((out_at[:n], out_row[:n]))
         return CompleteBeats(out_row[order], out_at[order], out_ready[order], features[order])
@@ -219,21 +252,21 @@ class Templates:
         self._usual = np.zeros((n_rows, n_leads, BEAT_SAMPLES), np.float32)
         self._other = np.zeros((n_rows, n_leads, BEAT_SAMPLES), np.float32)
         self._scale = np.zeros((n_rows, n_leads, N_SCALE), np.float32)  # named in model.kernels
+        self._forms = np.zeros((n_rows, n_leads, N_FORMS, FORM_SAMPLES), np.float32)
+        self._form_scale = np.zeros((n_rows, N_FORMS, N_FORM_SCALE))  # named in model.forms, as is the next
+        self._form_row = np.zeros((n_rows, N_FORM_ROW))
+        self._previous = np.zeros((n_rows, n_leads, FORM_SAMPLES), np.float32)
 
     def reset(self, rows: Int) -> None:
         """Forget the templates of these rows."""
-        self._usual[rows] = 0
-        self._other[rows] = 0
-        self._scale[rows] = 0
+        for name in _TEMPLATES:
+            getattr(self, f"_{name}")[rows] = 0
 
-    def cut(
-        self, signal: Float, beats: CompleteBeats, lead: Int, start: Int, quality: Float | None = None
-    ) -> tuple[Float, Float]:
-        """Samples and all features of beats, which must come in order of time in each row, each once.
+    def cut(self, signal: Float, beats: CompleteBeats, lead: Int, start: Int, quality: Float | None = None) -> CutBeats:
+        """Samples, all features and forms of beats, which must come in order of time in each row, each once.
 
         `lead` (k, 2): best and second lead, -1 for none. `start` (k,): positions of `beat_start(at)` in `signal`.
-        `quality` (k,) 0..1 of the best lead. Gives wave (k, BEAT_CHANNELS, BEAT_SAMPLES) float32 in units of the
-        row's usual QRS amplitude, and features (k, N_FEATURES).
+        `quality` (k,) 0..1 of the best lead.
         """
         k = beats.row.size
         raw = take(signal, beats.row, lead, start, BEAT_SAMPLES)
@@ -241,16 +274,24 @@ class Templates:
         features = beats.features.copy()
         good = np.ones(k, np.float32) if quality is None else quality.astype(np.float32)
         compare(raw, beats.row, lead, good, self._usual, self._other, self._scale, wave, features)
-        return wave, features
+        form = np.zeros(k, np.int64)
+        assign_forms(
+            raw, beats.row, lead, self._forms, self._form_scale, self._form_row, self._previous, features, FIRST_FORM,
+            form,
+        )  # fmt: skip
+        return CutBeats(wave, features, form)
 
     def state_dict(self) -> State:
         """Arrays, rows first, that `load_state_dict` takes back."""
-        return {"usual": self._usual.copy(), "other": self._other.copy(), "scale": self._scale.copy()}
+        return {name: getattr(self, f"_{name}").copy() for name in _TEMPLATES}
 
     def load_state_dict(self, state: State) -> None:
         """Go on from a `state_dict`."""
-        for name in ("usual", "other", "scale"):
+        for name in _TEMPLATES:
             getattr(self, f"_{name}")[...] = state[name]
+
+
+_TEMPLATES = ("usual", "other", "scale", "forms", "form_scale", "form_row", "previous")
 
 
 class HopCutter:

@@ -35,8 +35,8 @@ class Tokens:
         size = model.sizes
         n_hops, n_beats = pool.of_hop.size + 1, pool.of_beat.size + 1
         hop, beat = torch.zeros(n_hops, size.token, device=device), torch.zeros(n_beats, size.token, device=device)
-        features = torch.zeros(n_beats, size.features, device=device)
-        features[:-1] = torch.from_numpy(pool.beat_features).to(device)
+        features = torch.zeros(n_beats, size.window_features, device=device)
+        features[:-1] = torch.from_numpy(pool.beat_features[:, : size.window_features]).to(device)
         probs, gates = (
             torch.zeros(n_beats, len(BEATS), device=device),
             torch.zeros(n_beats, len(size.kernels), device=device),
@@ -45,7 +45,7 @@ class Tokens:
         for part in np.array_split(hops, max(hops.size // 512, 1)):
             hop[part] = model.hops(*wave_and_mask(pool, part, device))["token"]
         for part in np.array_split(beats, max(beats.size // 1024, 1)):
-            out = model.beats(torch.from_numpy(pool.beat_wave[part].astype(np.float32)).to(device), features[part])
+            out = model.beats(*wave_and_features(pool, part, device))
             beat[part], probs[part], gates[part] = out["token"], out["probs"], out["gates"]
         return cls(hop, beat, features, probs, gates)
 
@@ -66,7 +66,7 @@ def without_waveforms(sequences: Sequences, index: Int, sizes: Sizes, device: st
         torch.zeros(k, TOKEN_HOPS, sizes.token, device=device),
         torch.zeros(k, TOKEN_HOPS, dtype=torch.bool, device=device),
         torch.zeros(k, TOKEN_BEATS, sizes.token, device=device),
-        fn.pad(features, (0, sizes.features - n)), age, there,
+        fn.pad(features, (0, sizes.window_features - n)), age, there,
     )  # fmt: skip
 
 
@@ -75,3 +75,9 @@ def wave_and_mask(pool: Pool, hops: Int, device: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pool.hop_wave[hops].astype(np.float32)).to(device), torch.from_numpy(
         pool.hop_mask[hops]
     ).to(device)
+
+
+def wave_and_features(pool: Pool, beats: Int, device: str) -> tuple[Tensor, Tensor]:
+    """Samples (k, 4, 128) and features (k, F) of beats of the pool."""
+    wave = torch.from_numpy(pool.beat_wave[beats].astype(np.float32)).to(device)
+    return wave, torch.from_numpy(pool.beat_features[beats]).to(device)

@@ -5,7 +5,8 @@
 
 1. views: the four temporal encoders learn without labels, each its own pretext task, and are frozen.
 2. band: the band stem of the hop token learns rhythm, shockable and quality from single hops.
-3. beats: the morphology path learns N S V F Q from detected beats.
+3. rr, beats: the RR expert learns N S V from beats known by their time, then is frozen; the rest of the morphology path
+   learns N or S, V, F, Q from detected beats.
 4. windows: on tokens computed once, the rhythm path, the fusion and its adapters learn the window tasks.
 
 One model learns from everything and is written; then each of four patient-wise folds is left out, from the first phase
@@ -26,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model import judge, sequences
+from model import judge, rr_beats, sequences
+from model.beat_phase import RrTask, beat_chance, beat_loss
 from model.card import card
 from model.ecg_moe import WINDOW_TASKS, EcgMoe
 from model.examples import SIMULATED_POTASSIUM, flat_lines, load, recorded_noise
@@ -35,15 +37,13 @@ from model.phases import (
     BandTask,
     Pretext,
     WindowTask,
-    beat_chance,
-    beat_loss,
     draw,
     hop_chance,
     hop_pairs,
-    settle_beats,
     settle_views,
 )
 from model.pool import Pool, join, spread
+from model.rr_beats import RrBeats
 from model.segments import Float, Int
 from model.sequences import Sequences
 from model.tokens import Tokens
@@ -65,10 +65,12 @@ class Settings:
         ("mitdb", None), ("vfdb", None), ("cudb", None), ("ludb", None), ("cinc2017", None),
     )  # fmt: skip
     potassium: str = ""  # folder that simulators.potassium wrote; empty: the task stays untrained
-    sequences: int | None = None  # cases of vitaldb-rhythm, None for all; with 0 neither they nor noise are used
+    sequences: int | None = None  # cases of vitaldb-rhythm, None for all; with 0 neither they nor noise are used,
+    # and the RR expert learns from the detected beats
     flat: int = 120
     views: int = 150
     band: int = 600
+    rr: int = 2000
     beats: int = 450
     windows: int = 800
     batch: int = 256
@@ -76,7 +78,10 @@ class Settings:
     def quick(self) -> "Settings":
         """A small run for tests: few records, few steps, one fold scored."""
         sources = (("mitdb", None), ("vfdb", 6), ("ludb", 12), ("cinc2017", 240))
-        return replace(self, sources=sources, scored=1, flat=12, views=40, band=100, beats=250, windows=200, batch=128)
+        return replace(
+            self, sources=sources, scored=1, flat=12, views=40, band=100, rr=300,
+            beats=250, windows=200, batch=128,
+        )  # fmt: skip
 
 
 def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dict[str, object]:
@@ -146,9 +151,10 @@ def _pool(settings: Settings, work: Path) -> Pool:
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What is learnt from beside the pool: windows of RR sequences, and noise to add (m, n)."""
+    """What is learnt from beside the pool: windows and beats of RR sequences, and noise to add (m, n)."""
 
     sequences: tuple[tuple[Sequences, Int], ...] = ()
+    beats: RrBeats | None = None
     noise: Float | None = None
 
     @classmethod
@@ -159,7 +165,9 @@ class Extra:
         rng = np.random.default_rng(settings.seed)
         both = [sequences.load(settings.sequences), sequences.load(settings.sequences, rng)]
         return cls(
-            tuple((s, s.of_patients(np.arange(s.patient.size))) for s in both), recorded_noise()[:, :NOISE_LEARNT]
+            tuple((s, s.of_patients(np.arange(s.patient.size))) for s in both),
+            rr_beats.load(settings.sequences),
+            recorded_noise()[:, :NOISE_LEARNT],
         )
 
     def scored(self, fold: int, settings: Settings) -> tuple[Sequences | None, Int | None]:
@@ -172,13 +180,14 @@ class Extra:
     def without(self, fold: int, settings: Settings) -> "Extra":
         """Of the patients of the other folds."""
         of = [(s, np.flatnonzero(spread(s.patient, settings.folds, settings.seed) != fold)) for s, _ in self.sequences]
-        return replace(self, sequences=tuple((s, s.of_patients(patients)) for s, patients in of))
+        beats = None if self.beats is None else self.beats.of_patients(of[0][1])
+        return replace(self, sequences=tuple((s, s.of_patients(patients)) for s, patients in of), beats=beats)
 
 
 def _train_one(
     pool: Pool, records: Int, settings: Settings, work: Path, name: str, device: str, extra: Extra = Extra()
 ) -> EcgMoe:
-    """All four phases on these records."""
+    """All phases on these records."""
     torch.manual_seed(settings.seed)
     model, n = EcgMoe().to(device), settings.batch
     hops = np.flatnonzero(np.isin(pool.of_hop, records) & (pool.hop_mask.max(1) > 0.5))
@@ -218,6 +227,9 @@ def _train_one(
         return loss
 
     fit("band", [model.encoder.band, band.heads], band_step, settings.band, 2e-3)
+    rr = RrTask(model.morphology.rr, extra.beats or rr_beats.of_pool(pool, beats), device)
+    fit("rr", [model.morphology.rr], lambda rng: rr.loss(n, rng), settings.rr, 4e-3)
+    rr.settle()
     of_class = beat_chance(pool, beats)
     fit(
         "beats",
@@ -227,7 +239,6 @@ def _train_one(
         3e-3,
         0.1,
     )
-    settle_beats(model, pool, beats)
     tokens = Tokens.of(model, pool, records, device)
     windows = WindowTask(model, pool, tokens, hops, extra.sequences, device)
     fit("windows", [model.fusion], lambda rng: windows.loss(n, rng), settings.windows, 2e-3)

@@ -55,6 +55,7 @@ class Findings(NamedTuple):
     complete: CompleteBeats
     wave: Floats
     features: Floats
+    form: Ints
     hop_row: Ints
     hop_end: Ints
     hop_ready: Ints
@@ -174,7 +175,7 @@ class Analysis:
         lead = choose_leads(leads)
         start = beat_start(complete.at) % RING_SAMPLES
         good = np.take_along_axis(leads, np.maximum(lead[:, :1], 0), axis=1)[:, 0]
-        wave, features = self._templates.cut(self._ring.x, complete, lead, start, good)
+        wave, features, form = self._templates.cut(self._ring.x, complete, lead, start, good)
         ready = hops.end + SIGNAL_DELAY
         lead = choose_leads(self._quality_at(hops.row, hops.end))
         hop_wave, hop_mask = cut_hops(self._ring.x, hops.row, lead, hop_start(hops.end) % RING_SAMPLES)
@@ -187,6 +188,7 @@ class Analysis:
             complete,
             wave,
             features,
+            form,
             hops.row,
             hops.end,
             ready,

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from model.segments import HOP_TICKS, N_FEATURES, TICK_HZ, TOKEN_BEATS, TOKEN_HOPS
+from model.segments import HOP_TICKS, N_WINDOW_FEATURES, TICK_HZ, TOKEN_BEATS, TOKEN_HOPS
 from stream.wire import BEAT, CALM, URGENT, Judged, Kind, Stamps, Tensor, WireError, Work, decode, encode
 
 Array = npt.NDArray[Any]
@@ -45,6 +45,7 @@ class Item:
     urgent: bool
     stamps: Stamps
     features: Array | None = None
+    form: int = 0  # of a beat, as `model.segments.CutBeats` has it
     answer: Arrays | None = None
     batched_ns: int = 0
     judged_ns: int = 0
@@ -79,7 +80,7 @@ class Judging:
         self._hop_tokens: Array | None = None
         self._hop_numbers = np.full((n_rows, TOKEN_HOPS), -1, np.int64)
         self._beat_tokens: Array | None = None
-        self._beat_features = np.zeros((n_rows, TOKEN_BEATS, N_FEATURES), np.float32)
+        self._beat_features = np.zeros((n_rows, TOKEN_BEATS, N_WINDOW_FEATURES), np.float32)
         self._beat_ticks = np.full((n_rows, TOKEN_BEATS), -(2**62), np.int64)
         self._n_beats = np.zeros(n_rows, np.int64)
         self._touched: set[int] = set()  # rows in which something may have come to its turn
@@ -188,7 +189,7 @@ class Judging:
         queued = {
             item_id: [
                 where, item.kind, item.row, item.at, item.ready, item.urgent, item.features,
-                msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns, item.judged_ns,
+                item.form, msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns, item.judged_ns,
             ]
             for row in self._queues
             for where, part in enumerate((row.staging, row.applying))
@@ -210,10 +211,10 @@ class Judging:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; what waited is to be sent again."""
         self._next_id = max(self._next_id, state["next_id"])
-        for item_id, (where, kind, row, at, ready, urgent, features, stamps, answer, batched, judged) in state[
+        for item_id, (where, kind, row, at, ready, urgent, features, form, stamps, answer, batched, judged) in state[
             "items"
         ].items():
-            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), features, answer, batched, judged)
+            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), features, form, answer, batched, judged)
             self._items[item_id] = item
             queue = self._queues[row]
             (queue.staging, queue.applying)[where].append((item_id, item))
@@ -295,12 +296,12 @@ class Judging:
         return None
 
     def _cache_beat(self, item: Item) -> None:
-        assert item.answer is not None
+        assert item.answer is not None and item.features is not None
         token = item.answer["token"]
         self._beat_tokens = self._fitting(self._beat_tokens, TOKEN_BEATS, token.size)
         slot = self._n_beats[item.row] % TOKEN_BEATS
         self._beat_tokens[item.row, slot] = token
-        self._beat_features[item.row, slot] = item.features
+        self._beat_features[item.row, slot] = item.features[:N_WINDOW_FEATURES]
         self._beat_ticks[item.row, slot] = item.at
         self._n_beats[item.row] += 1
 

@@ -27,7 +27,7 @@ def beat_message(bed: Bed, item: Item, stamps: wire.Stamps) -> wire.BeatJudgemen
     rr_ms = 0.0 if item.features[_RR_UNKNOWN] else 1000.0 * float(np.exp(item.features[_RR_S]))
     return wire.BeatJudgement(
         bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), label=label, confidence=confidence, rr_ms=rr_ms,
-        gates=gates, quality=float(item.features[_QUALITY]), stamps=stamps,
+        gates=gates, quality=float(item.features[_QUALITY]), form=item.form, stamps=stamps,
     )  # fmt: skip
 
 

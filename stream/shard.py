@@ -273,10 +273,10 @@ class Shard:
         told_of = np.union1d(found.complete.row, found.hop_row).tolist()
         stamps = dict(zip(told_of, map(self._stamped, told_of), strict=True))
         beats = [
-            Item("beat", row, at, ready, urgent, stamps[row], features)
-            for row, at, ready, urgent, features in zip(
+            Item("beat", row, at, ready, urgent, stamps[row], features, form)
+            for row, at, ready, urgent, features, form in zip(
                 found.complete.row.tolist(), found.complete.at.tolist(), found.complete.ready.tolist(),
-                found.beat_urgent.tolist(), found.features, strict=True,
+                found.beat_urgent.tolist(), found.features, found.form.tolist(), strict=True,
             )
         ]  # fmt: skip
         hops = [
@@ -379,7 +379,7 @@ class Shard:
             self._strips.beat(bed.row, beat.at.sample, beat.label)
             self.messages.append(beat)
             if answer is not None:
-                told = bed.alarms.judged_beat(item.at, item.ready, beat.label, beat.confidence, beat.rr_ms)
+                told = bed.alarms.judged_beat(item.at, item.ready, beat.label, beat.confidence, beat.rr_ms, beat.form)
                 self._alert(bed, told, stamps)
         elif answer is not None:
             window = window_message(bed, item, answer, stamps)

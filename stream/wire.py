@@ -321,7 +321,8 @@ Priority = Literal["high", "medium", "low"]
 
 
 class BeatJudgement(Message, frozen=True, tag="beat"):
-    """A judged beat. `at`: its R peak. `label`: N S V F Q, `?` where the model was away."""
+    """A judged beat. `at`: its R peak. `label`: N S V F Q, `?` where the model was away. `form`: number of its shape
+    among those of this bed, from 1, 0 where it was seen too seldom."""
 
     bed: Name
     epoch: Name
@@ -333,6 +334,7 @@ class BeatJudgement(Message, frozen=True, tag="beat"):
     quality: float = 1.0
     simulated: bool = True
     stamps: Stamps = Stamps()
+    form: int = 0
 
 
 class WindowJudgement(Message, frozen=True, tag="window"):

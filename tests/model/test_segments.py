@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from model.detection import DELAY
 from model.kernels import BEAT_AFTER, BEAT_BEFORE, BEAT_SAMPLES, FIRST_SHAPE, LOOK_AHEAD
 from model.segments import (
+    CONTEXT,
     FEATURES,
+    FIRST_FORM,
     HOP_SAMPLES,
     HOP_TICKS,
     SHAPE,
     BeatCutter,
     CompleteBeats,
+    CutBeats,
     HopCutter,
     Templates,
     beat_start,
@@ -143,7 +146,7 @@ def test_beats_and_their_samples_do_not_depend_on_chunks_or_company(
     signal = np.concatenate([_ecg(r, n, seed) for seed, r in enumerate(rhythms)])
     lead = np.array([[0, 1]])
 
-    def cut(templates: Templates, beats: CompleteBeats) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def cut(templates: Templates, beats: CompleteBeats) -> CutBeats:
         return templates.cut(signal, beats, np.repeat(lead, beats.row.size, axis=0), beat_start(beats.at))
 
     whole = []
@@ -164,10 +167,10 @@ def test_beats_and_their_samples_do_not_depend_on_chunks_or_company(
         both = np.array([0, 1])
         watermark = np.full(2, until - DELAY if until < end else end)
         done = cutter.push(both, watermark, new, np.full(2, until - delay if until < end else end))
-        wave, features = cut(templates, done)
+        wave, features, form = cut(templates, done)
         for row in both:
             mine = done.row == row
-            parts[row].append((done.at[mine], done.ready[mine], wave[mine], features[mine]))
+            parts[row].append((done.at[mine], done.ready[mine], wave[mine], features[mine], form[mine]))
     for row in (0, 1):
         for expected, *got in zip(whole[row], *parts[row], strict=True):
             np.testing.assert_array_equal(np.concatenate(got), expected)
@@ -222,7 +225,7 @@ def test_a_wide_beat_stands_out_from_the_template_and_leaves_it_as_it_was() -> N
     j = int(at[odd]) // 2
     signal[0, :, j - 20 : j + 21] = -2.0 * np.hanning(41)
     beats = BeatCutter(1).push(ROW, FAR, _beats(at))
-    wave, features = Templates(1, 2).cut(signal, beats, np.tile([[0, 1]], (at.size, 1)), beat_start(beats.at))
+    wave, features, _ = Templates(1, 2).cut(signal, beats, np.tile([[0, 1]], (at.size, 1)), beat_start(beats.at))
     named = {name: features[:, i] for i, name in enumerate(FEATURES)}
     assert named["correlation"][odd] < 0.3
     assert named["width_change"][odd] > 0.5
@@ -235,7 +238,7 @@ def test_a_lasting_change_of_shape_becomes_the_template() -> None:
     signal = _ecg(at, 6500)
     signal[:, :, int(at[20]) // 2 - 40 :] *= -1
     beats = BeatCutter(1).push(ROW, FAR, _beats(at))
-    _, features = Templates(1, 2).cut(signal, beats, np.tile([[0, 1]], (at.size, 1)), beat_start(beats.at))
+    _, features, _ = Templates(1, 2).cut(signal, beats, np.tile([[0, 1]], (at.size, 1)), beat_start(beats.at))
     same = features[:, FEATURES.index("correlation")]
     assert same[22] < 0
     assert same[-1] > 0.95
@@ -247,7 +250,7 @@ def test_wide_early_beats_that_come_first_and_often_do_not_stay_the_template() -
     for tick in at[::2]:
         signal[0, :, tick // 2 - 20 : tick // 2 + 21] = -2.0 * np.hanning(41)
     beats = BeatCutter(1).push(ROW, FAR, _beats(at))
-    _, features = Templates(1, 2).cut(signal, beats, np.tile([[0, 1]], (at.size, 1)), beat_start(beats.at))
+    _, features, _ = Templates(1, 2).cut(signal, beats, np.tile([[0, 1]], (at.size, 1)), beat_start(beats.at))
     same = features[:, FEATURES.index("correlation")]
     assert same[0] > 0.99
     assert (same[41::2] > 0.95).all()
@@ -260,7 +263,7 @@ def test_an_off_centre_peak_is_as_like_the_template_as_a_centred_one() -> None:
     found[20] += 6
     lead = np.tile([[0, 1]], (at.size, 1))
     beats = BeatCutter(1).push(ROW, FAR, _beats(found))
-    wave, features = Templates(1, 2).cut(_ecg(at, 3500), beats, lead, beat_start(beats.at))
+    wave, features, _ = Templates(1, 2).cut(_ecg(at, 3500), beats, lead, beat_start(beats.at))
     assert features[20, FEATURES.index("correlation")] > 0.95
     assert np.abs(wave[20, 1, 8:-8]).max() < 0.3
 
@@ -276,16 +279,59 @@ def test_a_short_interval_says_less_in_an_irregular_rhythm() -> None:
     assert -2.0 < z[1] < -0.5
 
 
-def test_the_features_from_correlation_on_are_those_of_the_samples() -> None:
+def test_what_needs_samples_is_zero_until_they_are_cut() -> None:
     assert SHAPE == FIRST_SHAPE
     beats = BeatCutter(1).push(ROW, FAR, _beats(np.cumsum([200, 190, 210, 130, 270, 200])))
-    assert not beats.features[:, FIRST_SHAPE:].any()
+    assert not beats.features[:, SHAPE : CONTEXT.start].any()
+    assert not beats.features[:, FIRST_FORM:].any()
+    assert beats.features[1:, CONTEXT].any(axis=1).all()
+
+
+def test_the_context_holds_the_rrs_one_by_one_and_a_slow_mean_that_a_run_hardly_moves() -> None:
+    at = np.cumsum([300] + [200] * 80 + [100] * 40)
+    beats = BeatCutter(1).push(ROW, FAR, _beats(at))
+    assert _feature(beats, "rr_0_ago")[81] == pytest.approx(np.log(0.5))
+    assert _feature(beats, "rr_1_ago")[81] == pytest.approx(0.0)
+    assert _feature(beats, "rr_following")[80] == pytest.approx(np.log(0.5))
+    assert _feature(beats, "rr_median")[-1] == pytest.approx(0.0)
+    assert _feature(beats, "rr_slow")[-1] < -0.45
+    assert _feature(beats, "no_following")[-1] == 1.0
+
+
+def test_beats_of_one_shape_are_of_one_form_whatever_their_gain_and_come_back_to_it() -> None:
+    at = np.arange(1, 60) * 210
+    wide = np.isin(np.arange(at.size), [20, 21, 22, 23, 40])
+    signal = _ecg(at, 6500)
+    for tick in at[wide]:
+        signal[0, :, tick // 2 - 20 : tick // 2 + 21] = -2.0 * np.hanning(41)
+    beats, lead = BeatCutter(1).push(ROW, FAR, _beats(at)), np.tile([[0, 1]], (at.size, 1))
+    once, twice = (Templates(1, 2).cut(signal * k, beats, lead, beat_start(beats.at)) for k in (1, 3))
+    assert once.form[:2].tolist() == [0, 0]
+    assert set(once.form[2:][~wide[2:]]) == {1}
+    assert once.form[wide].tolist() == [0, 0, 2, 2, 2]
+    np.testing.assert_array_equal(once.form, twice.form)
+    assert _feature(beats._replace(features=once.features), "form_usual")[30:].tolist() == (~wide[30:]).tolist()
+    assert _feature(beats._replace(features=once.features), "form_width")[40] > 0.5
+    assert _feature(beats._replace(features=once.features), "form_since")[40] == pytest.approx(np.log(18.0))
+
+
+def test_a_form_not_seen_for_long_gives_its_place_to_a_new_one_and_the_usual_one_stays() -> None:
+    rng = np.random.default_rng(1)
+    at = np.arange(1, 120) * 210
+    signal = _ecg(at, 13_000)
+    for tick in at[60:100:2]:
+        signal[0, :, tick // 2 - 20 : tick // 2 + 21] = np.convolve(rng.normal(0, 2, 49), np.ones(9) / 9, "valid")
+    beats, lead = BeatCutter(1).push(ROW, FAR, _beats(at)), np.tile([[0, 1]], (at.size, 1))
+    _, features, form = Templates(1, 2).cut(signal, beats, lead, beat_start(beats.at))
+    assert set(form[100:]) == {1}
+    assert (features[61:99:2, FEATURES.index("form_usual")] == 1).all()
+    assert np.isfinite(features).all()
 
 
 def test_a_beat_without_samples_has_a_wave_of_zeros_and_no_quality() -> None:
     beats = BeatCutter(1).push(ROW, FAR, _beats([400, 600]))
     signal = np.full((1, 2, 500), np.nan, np.float32)
-    wave, features = Templates(1, 2).cut(signal, beats, np.tile([[0, 1]], (2, 1)), beat_start(beats.at))
+    wave, features, _ = Templates(1, 2).cut(signal, beats, np.tile([[0, 1]], (2, 1)), beat_start(beats.at))
     assert not wave.any()
     assert np.isfinite(features).all()
     assert (features[:, FEATURES.index("quality")] == 0).all()

@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 import torch
 
+from model import rr_beats
 from model import train as trainer
+from model.beat_phase import RrTask
+from model.datasets import RrRows
 from model.ecg_moe import EcgMoe
 from model.examples import Cut, cut_signal, match, window_index
 from model.figures import FoldResult, beat_figures, figures
 from model.judge import Judge
+from model.kernels import N_CONTEXT
 from model.labels import BEATS, RHYTHMS
-from model.phases import settle_beats
 from model.pool import Pool, join
+from model.rr_beats import RrBeats
 
-SMALL = replace(trainer.Settings(), folds=2, scored=1, views=6, band=6, beats=30, windows=6, batch=32, sequences=0)
+SMALL = replace(
+    trainer.Settings(), folds=2, scored=1, views=6, band=6, beats=30, windows=6, batch=32, sequences=0, rr=60
+)
 
 
 def _simulated(name: str, seed: int, every: int = 4, seconds: int = 60) -> Cut:
@@ -175,21 +181,44 @@ def test_potassium_is_learnt_where_levels_are_known_and_its_unseen_patients_are_
     assert "potassium-unseen | 1 | 1 |" in card
 
 
-def test_only_the_class_s_is_made_rarer_after_the_beats(pool: Pool) -> None:
-    model = EcgMoe().eval()
-    few = replace(pool, beat=pool.beat.copy())
-    few.beat[:100], few.beat[100:] = BEATS.index("N"), BEATS.index("S")
-    few.beat[101:] = -1
-    before = model.morphology.head.bias.detach().clone()
-    settle_beats(model, few, np.flatnonzero(few.beat >= 0))
-    change = (model.morphology.head.bias.detach() - before).numpy()
-    np.testing.assert_allclose(change, [0, -np.log(10), 0, 0, 0], atol=1e-5)
+def test_the_rr_expert_tells_early_beats_by_their_time_and_is_frozen_then(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    label = (rng.random(3000) < 0.1).astype(np.int8)
+    context = rng.normal(0, 0.05, (3000, N_CONTEXT)).astype(np.float32)
+    context[:, 0] -= 0.4 * label
+    beats = RrBeats(np.arange(3000) // 300, context, label)
+    expert = EcgMoe().morphology.rr
+    task = RrTask(expert, beats, "cpu")
+    optimizer = torch.optim.Adam(expert.parameters(), 5e-3)
+    for i in range(60):
+        optimizer.zero_grad()
+        task.loss(128, np.random.default_rng(i)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    before = expert.eval()(torch.from_numpy(beats.features(np.arange(3000)))).detach()
+    assert ((before > 0).numpy() == label).mean() > 0.97
+    task.settle()  # early beats were drawn more often than there are
+    after = expert(torch.from_numpy(beats.features(np.arange(3000))))
+    np.testing.assert_allclose(before - after, 0.5 * task.surplus, atol=1e-4)
+    assert task.surplus > 0.5
+    assert not any(parameter.requires_grad for parameter in expert.parameters())
+
+
+def test_the_database_of_beats_by_time_has_fibrillation_as_normal_beats_and_leaves_out_what_it_does_not_know() -> None:
+    rows = RrRows(
+        np.arange(6) * 0.8, ["N", "S", "S", "S", "", "V"], ["N", "N", "AFIB/AFL", "SND", "N", "N"],
+        np.array([False, False, False, False, False, True]),
+    )  # fmt: skip
+    context, label = rr_beats._cut(rows)
+    assert label.tolist() == [0, 1, 0]
+    assert context.shape == (3, N_CONTEXT)
 
 
 def test_the_frozen_views_do_not_learn_from_labels(pool: Pool, tmp_path: Path) -> None:
     few = _weights(trainer._train_one(pool, np.arange(4), SMALL, tmp_path, "few", "cpu"))
     more = _weights(
-        trainer._train_one(pool, np.arange(4), replace(SMALL, band=12, beats=40, windows=12), tmp_path, "more", "cpu")
+        trainer._train_one(
+            pool, np.arange(4), replace(SMALL, band=12, beats=40, windows=12), tmp_path, "more", "cpu", None
+        )
     )
     for name, tensor in few.items():
         if name.startswith("encoder.") and not name.startswith("encoder.band"):

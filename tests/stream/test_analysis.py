@@ -50,7 +50,7 @@ def test_pushes_of_any_size_find_the_same(sizes: list[int]) -> None:
     x = signal(360.0)
     _, whole = found(x, 360.0, [1440])
     _, parts = found(x, 360.0, [*sizes, 36])
-    for name in ("wave", "features", "hop_row", "hop_end", "hop_ready", "hop_wave", "hop_mask"):
+    for name in ("wave", "features", "form", "hop_row", "hop_end", "hop_ready", "hop_wave", "hop_mask"):
         one, other = (np.concatenate([getattr(push, name) for _, push in pushes]) for pushes in (whole, parts))
         n = min(len(one), len(other))
         np.testing.assert_array_equal(one[:n], other[:n], err_msg=name)

@@ -300,7 +300,7 @@ class WindowTask:
             + 0.02 * (3 * use.square().sum() + 2 * path.square().sum())
         )
         if self.sequences:
-            loss = loss + 0.5 * _cross_entropy(out["rhythm"][n:], rhythm[n:])
+            loss = loss + _cross_entropy(out["rhythm"][n:], rhythm[n:])
         return loss
 
     def _kept(self, rng: np.random.Generator, n: int, slots: int, most: int) -> Tensor:

@@ -190,6 +190,10 @@ def _train_one(
     """All phases on these records."""
     torch.manual_seed(settings.seed)
     model, n = EcgMoe().to(device), settings.batch
+    finished = work / f"{name}-windows.pt"
+    if finished.is_file() and (saved := torch.load(finished, weights_only=True))["done"] == settings.windows:
+        model.load_state_dict(saved["model"])
+        return model.eval()
     hops = np.flatnonzero(np.isin(pool.of_hop, records) & (pool.hop_mask.max(1) > 0.5))
     beats = np.flatnonzero(np.isin(pool.of_beat, records) & (pool.beat >= 0))
 

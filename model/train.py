@@ -68,11 +68,11 @@ class Settings:
     sequences: int | None = None  # cases of vitaldb-rhythm, None for all; with 0 neither they nor noise are used,
     # and the RR expert learns from the detected beats
     flat: int = 120
-    views: int = 150
-    band: int = 600
+    views: int = 100
+    band: int = 450
     rr: int = 2000
     beats: int = 450
-    windows: int = 800
+    windows: int = 600
     batch: int = 256
 
     def quick(self) -> "Settings":

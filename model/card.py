@@ -6,7 +6,7 @@ _HEAD = """# ECG-MoE, weights {version}
 
 Research software. Not a medical device; no judgement of it may guide the care of a patient.
 
-- **Command**: `python -m model.train --seed {seed}{quick}`
+- **Command**: `python -m model.train --seed {seed}{options}`
 - **Shipped weights** learnt from every recording below; the figures are of models that did not see the patient
   ({scored} of {folds} patient-wise folds, left out of the pre-training too).
   One seed, seed {seed}; no mean over seeds yet.
@@ -34,7 +34,8 @@ def card(about: dict[str, Any]) -> str:
     found, settings = about["figures"], about["settings"]
     text = [
         _HEAD.format(
-            version=about["version"], seed=settings["seed"], quick=" --quick" if settings["scored"] == 1 else "",
+            version=about["version"], seed=settings["seed"], options=" --quick" * (settings["scored"] == 1)
+            + f" --potassium {settings['potassium']}" * bool(settings["potassium"]),
             scored=settings["scored"], folds=settings["folds"],
             data=", ".join(f"{name} {n}" for name, n in found["n_records"].items()),
             note="records scored; ludb counts two lead pairs each",

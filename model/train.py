@@ -80,7 +80,7 @@ class Settings:
         sources = (("mitdb", None), ("vfdb", 6), ("ludb", 12), ("cinc2017", 240))
         return replace(
             self, sources=sources, scored=1, flat=12, views=40, band=100, rr=300,
-            beats=250, windows=200, batch=128,
+            beats=250, windows=200, batch=128, sequences=40,
         )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dic
     _claim(work, settings)
     pool, extra = _pool(settings, work), Extra.load(settings)
     fold = pool.folds(settings.folds, settings.seed)
-    version = f"ecg-moe-1-seed{settings.seed}" + ("" if settings.scored > 1 else "-quick")
+    version = f"ecg-moe-2-seed{settings.seed}" + ("" if settings.scored > 1 else "-quick")
     taught = pool.source != "potassium-unseen"
     shipped = _train_one(pool, np.flatnonzero(taught), settings, work, "all", device, extra)
     known = np.isfinite(pool.potassium[taught]).any()

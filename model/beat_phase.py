@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from model.ecg_moe import EcgMoe, RrExpert
+from model.ecg_moe import EcgMoe, FeatureExpert
 from model.examples import PACED
 from model.labels import BEATS
 from model.phases import Chance, draw, tensor
 from model.pool import Pool
 from model.rr_beats import CLASSES, RrBeats
-from model.segments import FEATURES, Int
+from model.segments import FEATURES, Float, Int
 from model.tokens import wave_and_features
 
 _TARGET = np.array([0, 0, 1, 2, 3])  # class of BEATS to output of the path: N or S, V, F, Q
@@ -23,14 +23,13 @@ class RrTask:
     """Teaches the RR expert N S V. Beats are drawn by one over the root of the size of their class, times the size of
     their class in their patient to the power of -0.4."""
 
-    def __init__(self, expert: RrExpert, beats: RrBeats, device: str) -> None:
+    def __init__(self, expert: FeatureExpert, beats: RrBeats, device: str) -> None:
         self.expert, self.beats, self.device = expert, beats, device
         self.index = np.arange(beats.label.size)
         label = beats.label.astype(np.int64)
         here = beats.of_beat * len(CLASSES) + label
         chance = np.bincount(label, minlength=3).clip(1)[label] ** -0.5 * np.bincount(here)[here] ** -0.4
-        expert.mean[:] = tensor(beats.context.mean(0), device)
-        expert.spread[:] = tensor(beats.context.std(0) + 1e-3, device)
+        settle(expert, beats.context)
         self.chance: Chance = np.cumsum(chance / chance.sum())
         drawn, there = np.bincount(label, chance, 3), np.bincount(label, minlength=3)
         self.surplus = float(np.log(max(drawn[1] / drawn[0] * there[0] / max(there[1], 1), 1.0)))
@@ -39,10 +38,7 @@ class RrTask:
         """The loss of one batch, each member on all of it."""
         index = draw(rng, self.index, n, self.chance)
         features = tensor(self.beats.features(index), self.device)
-        logits = self.expert.members(features + 0.02 * torch.randn_like(features))
-        target = tensor(self.beats.label[index].astype(np.int64), self.device).expand(logits.shape[0], -1)
-        loss: Tensor = fn.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=0.02)
-        return loss * logits.shape[0]
+        return _of_members(self.expert, features, tensor(self.beats.label[index].astype(np.int64), self.device), 0.02)
 
     def settle(self) -> None:
         """Freeze the expert, and take off S half of the log of how much oftener than in patients it was drawn.
@@ -52,6 +48,20 @@ class RrTask:
         with torch.no_grad():
             self.expert.bias3[..., CLASSES.index("S")] -= 0.5 * self.surplus
         self.expert.requires_grad_(False)
+
+
+def settle(expert: FeatureExpert, x: Float) -> None:
+    """Take the scale of the expert's columns from all examples (n, columns)."""
+    expert.mean[:] = tensor(x.mean(0), expert.mean.device)
+    expert.spread[:] = tensor(x.std(0) + 1e-3, expert.mean.device)
+
+
+def _of_members(expert: FeatureExpert, features: Tensor, target: Tensor, noise: float) -> Tensor:
+    """Loss of all members, each on all examples, with noise in units of the spread."""
+    x = expert.scaled(features)
+    logits = expert.members(x + noise * torch.randn_like(x))
+    every = target.expand(logits.shape[0], -1).flatten()
+    return fn.cross_entropy(logits.flatten(0, 1), every, label_smoothing=0.02) * logits.shape[0]
 
 
 def beat_loss(model: EcgMoe, pool: Pool, index: Int, rng: np.random.Generator, device: str) -> Tensor:
@@ -68,12 +78,11 @@ def beat_loss(model: EcgMoe, pool: Pool, index: Int, rng: np.random.Generator, d
     wave = torch.where(swap[:, None, None], wave[:, [2, 3, 0, 1]], wave)
     noise = tensor(0.05 * rng.random((n, 1, 1)), device)
     wave = wave + noise * torch.randn_like(wave) * (wave.abs().amax(2, keepdim=True) > 0)
-    features = features + 0.02 * torch.randn_like(features)
-    logits, _, gate = model.morphology(wave, features)
+    logits, _, gate = model.morphology(wave, features + 0.02 * torch.randn_like(features))
     use = gate.mean(0)
     target = tensor(_TARGET[pool.beat[index]], device)
     loss: Tensor = fn.cross_entropy(logits, target, label_smoothing=0.02) + 0.02 * use.numel() * use.square().sum()
-    return loss
+    return loss + _of_members(model.morphology.form, features, target, 0.05)
 
 
 def beat_chance(pool: Pool, beats: Int) -> Chance:

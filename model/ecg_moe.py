@@ -55,8 +55,8 @@ class Sizes:
 
     features: int = len(FEATURES)
     window_features: int = len(WINDOW_FEATURES)  # of the features, the first: what a window sees of its beats
-    rr_members: int = 4
-    rr_width: int = 48
+    members: int = 4  # of the experts on features
+    member_width: int = 48
     view: int = 8  # of each of the four views
     band: int = 32
     kernels: tuple[int, ...] = (3, 7, 15, 23)  # of the morphology experts
@@ -286,48 +286,54 @@ class GroupedExperts(nn.Module):
         return (h * gate[..., None]).flatten(1) @ b("weight3").flatten(0, 1) + gate @ b("bias3")
 
 
-class RrExpert(nn.Module):
-    """Tells early beats (N S V) by RR intervals alone: the mean of a few small nets side by side.
+class FeatureExpert(nn.Module):
+    """Classes by some of the features: the mean of a few small nets side by side."""
 
-    It learns from the many patients of whom beats are known without waveforms, and is frozen then, as the views are.
-    """
-
-    CLASSES = 3  # N S V
-
-    def __init__(self, s: Sizes) -> None:
+    def __init__(self, s: Sizes, columns: list[int], n_classes: int, dropout: float) -> None:
         super().__init__()
-        m, h, n = s.rr_members, s.rr_width, CONTEXT.stop - CONTEXT.start
+        m, h, n = s.members, s.member_width, len(columns)
+        self.columns: Tensor
         self.mean: Tensor
         self.spread: Tensor
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("mean", torch.zeros(n))
         self.register_buffer("spread", torch.ones(n))
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = nn.Dropout(dropout)
         self.weight1 = nn.Parameter(torch.randn(n, m * h) * (2 / n) ** 0.5)
         self.weight2 = nn.Parameter(torch.randn(m, h, h) * (2 / h) ** 0.5)
-        self.weight3 = nn.Parameter(torch.randn(m, h, self.CLASSES) * 0.3 * (2 / h) ** 0.5)
+        self.weight3 = nn.Parameter(torch.randn(m, h, n_classes) * 0.3 * (2 / h) ** 0.5)
         self.bias1, self.bias2 = nn.Parameter(torch.zeros(m * h)), nn.Parameter(torch.zeros(m, 1, h))
-        self.bias3 = nn.Parameter(torch.zeros(m, 1, self.CLASSES))
+        self.bias3 = nn.Parameter(torch.zeros(m, 1, n_classes))
 
-    def members(self, features: Tensor) -> Tensor:
-        """(k, F) -> logits (m, k, 3) of each member."""
+    def scaled(self, features: Tensor) -> Tensor:
+        """(k, F) -> (k, n): the columns, by their mean and spread in the training."""
+        out: Tensor = ((features[:, self.columns] - self.mean) / self.spread).clamp(-5, 5)
+        return out
+
+    def members(self, x: Tensor) -> Tensor:
+        """What `scaled` gave -> logits (m, k, classes) of each member."""
         m, h, _ = self.weight2.shape
-        x = ((features[:, CONTEXT] - self.mean) / self.spread).clamp(-5, 5)
         x = self.dropout(fn.relu(x @ self.weight1 + self.bias1)).reshape(-1, m, h).transpose(0, 1)
         x = self.dropout(fn.relu(torch.baddbmm(self.bias2, x, self.weight2)))
         return torch.baddbmm(self.bias3, x, self.weight3)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(k, F) -> log odds (k,) of S against N."""
-        mean = self.members(features).mean(0)
-        return mean[:, 1] - mean[:, 0]
+        """(k, F) -> log probabilities (k, classes), mean of the members'."""
+        return torch.log_softmax(self.members(self.scaled(features)), 2).mean(0)
 
 
 class MorphologyPath(nn.Module):
-    """Experts over the samples of a beat, a gate that sees its features (form, RR context and quality among them).
+    """Experts over the samples of a beat with a gate that sees its features; an expert on the features of the beat and
+    its form; an expert on the RR intervals.
 
-    Their answer tells N or S, V, F and Q apart; whether a beat that is not ventricular came too early for its rhythm
-    (S), the RR expert alone decides: 22 patients with waveforms, of whom six have nearly all S, teach that badly.
+    The first two tell N or S, V, F and Q apart. Whether a beat that is not ventricular came too early for its rhythm
+    (S), the RR expert alone decides. It learns from the many patients of whom beats are known without waveforms, and is
+    frozen then, as the views are: 22 patients with waveforms, of whom six have nearly all S, teach that badly.
     """
+
+    WAVES = (
+        0.1  # share of the experts over samples in the answer, by folds of DS1; their token goes to the windows whole
+    )
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
@@ -340,7 +346,9 @@ class MorphologyPath(nn.Module):
         self.dropout = nn.Dropout(s.dropout)
         self.fuse: TaskLinear | Merged = TaskLinear(s.token, s.token, 1, s.rank, s.alpha)
         self.head = nn.Linear(s.token, len(BEATS) - 1)  # N or S, V, F, Q
-        self.rr = RrExpert(s)
+        context = range(CONTEXT.start, CONTEXT.stop)
+        self.form = FeatureExpert(s, [i for i in range(s.features) if i not in context], len(BEATS) - 1, s.dropout)
+        self.rr = FeatureExpert(s, list(context), 3, 0.1)  # N S V
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))  # calibration
 
@@ -350,7 +358,7 @@ class MorphologyPath(nn.Module):
         self.fuse = self.fuse.merged()
 
     def forward(self, wave: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(k, 4, 128), (k, F) -> logits (k, 4) of N or S, V, F, Q; token (k, D), gate (k, E)."""
+        """(k, 4, 128), (k, F) -> logits (k, 4) of N or S, V, F, Q by the samples; token (k, D), gate (k, E)."""
         f = self.norm(features).clamp(-5, 5)
         gate = torch.softmax(self.gate(f), 1)
         if self.grouped is not None:
@@ -362,8 +370,10 @@ class MorphologyPath(nn.Module):
         return self.head(hidden), token, gate
 
     def classes(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Logits (k, 4) of `forward` -> log probabilities (k, 5) of N S V F Q, N and S apart by the RR expert."""
-        log, odds = torch.log_softmax(logits, 1), self.rr(features)[:, None]
+        """Logits (k, 4) of `forward` -> log probabilities (k, 5) of N S V F Q: all experts together."""
+        rr = self.rr(features)
+        odds = rr[:, 1:2] - rr[:, :1]
+        log = torch.log_softmax(logits, 1) * self.WAVES + self.form(features) * (1 - self.WAVES)
         classes = [log[:, :1] + fn.logsigmoid(-odds), log[:, :1] + fn.logsigmoid(odds), log[:, 1:]]
         return torch.log_softmax(torch.cat(classes, 1) / self.temperature, 1)
 

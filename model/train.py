@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from model import judge, rr_beats, sequences
-from model.beat_phase import RrTask, beat_chance, beat_loss
+from model.beat_phase import RrTask, beat_chance, beat_loss, settle
 from model.card import card
 from model.ecg_moe import WINDOW_TASKS, EcgMoe
 from model.examples import SIMULATED_POTASSIUM, flat_lines, load, recorded_noise
@@ -234,6 +234,7 @@ def _train_one(
     rr = RrTask(model.morphology.rr, extra.beats or rr_beats.of_pool(pool, beats), device)
     fit("rr", [model.morphology.rr], lambda rng: rr.loss(n, rng), settings.rr, 4e-3)
     rr.settle()
+    settle(model.morphology.form, pool.beat_features[beats][:, model.morphology.form.columns.numpy()])
     of_class = beat_chance(pool, beats)
     fit(
         "beats",

@@ -71,7 +71,7 @@ class Settings:
     views: int = 100
     band: int = 450
     rr: int = 2000
-    beats: int = 450
+    beats: int = 250
     windows: int = 600
     batch: int = 256
 

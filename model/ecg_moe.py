@@ -331,9 +331,7 @@ class MorphologyPath(nn.Module):
     frozen then, as the views are: 22 patients with waveforms, of whom six have nearly all S, teach that badly.
     """
 
-    WAVES = (
-        0.1  # share of the experts over samples in the answer, by folds of DS1; their token goes to the windows whole
-    )
+    WAVES = 0.05  # share of the experts over samples in the answer (docs/model.md); their token goes to windows whole
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()

@@ -44,10 +44,10 @@ N_FORM_ROW = 4
 
 
 @njit(cache=True, fastmath=True)
-def _dot(x, start, y):  # type: ignore[no-untyped-def]
+def _dot(x, c, start, templates, r, u, q):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for j in range(FORM_SAMPLES):
-        total += x[start + j] * y[j]
+        total += x[c, start + j] * templates[r, u, q, j]
     return total
 
 
@@ -120,7 +120,7 @@ def assign_forms(raw, row, lead, templates, scale, of_row, previous, features, f
                 for c in range(2):
                     if usable[c] and templates[r, lead[i, c], q, 0] != 0.0:
                         w = 1.0 if c == 0 else 0.7
-                        total += w * _dot(x[c], shift, templates[r, lead[i, c], q]) * norm[c, shift]
+                        total += w * _dot(x, c, shift, templates, r, lead[i, c], q) * norm[c, shift]
                         weight += w
                 if weight > 0 and total / weight - 0.003 * abs(shift - _PAD) > likeness[q]:
                     likeness[q] = total / weight - 0.003 * abs(shift - _PAD)
@@ -175,11 +175,11 @@ def assign_forms(raw, row, lead, templates, scale, of_row, previous, features, f
         f[21] = np.log(u[_SHARE] + 0.01) - np.log(b[_SHARE] + 0.01)
         f[22] = 1.0 if new else 0.0
         c = 0 if usable[0] else 1
-        before = previous[r, lead[i, c]]
-        if before[0] != 0.0:
+        u_c = lead[i, c]
+        if previous[r, u_c, 0, 0] != 0.0:
             nearest = -2.0
             for shift in range(2 * _PAD + 1):
-                nearest = max(nearest, _dot(x[c], shift, before) * norm[c, shift])
+                nearest = max(nearest, _dot(x, c, shift, previous, r, u_c, 0) * norm[c, shift])
             f[23] = nearest
         # The beat enters its form.
         b[_COUNT] += 1
@@ -187,7 +187,7 @@ def assign_forms(raw, row, lead, templates, scale, of_row, previous, features, f
         for c in range(2):
             if not usable[c]:
                 continue
-            _remember(x[c], _PAD, norm[c], 1.0, previous[r, lead[i, c]])
+            _remember(x[c], _PAD, norm[c], 1.0, previous[r, lead[i, c], 0])
             template = templates[r, lead[i, c], best]
             _remember(x[c], shift_of[best] if not new else _PAD, norm[c], rate if template[0] != 0.0 else 1.0, template)
         b[_EARLY] += rate * (early - b[_EARLY])

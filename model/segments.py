@@ -255,7 +255,7 @@ class Templates:
         self._forms = np.zeros((n_rows, n_leads, N_FORMS, FORM_SAMPLES), np.float32)
         self._form_scale = np.zeros((n_rows, N_FORMS, N_FORM_SCALE))  # named in model.forms, as is the next
         self._form_row = np.zeros((n_rows, N_FORM_ROW))
-        self._previous = np.zeros((n_rows, n_leads, FORM_SAMPLES), np.float32)
+        self._previous = np.zeros((n_rows, n_leads, 1, FORM_SAMPLES), np.float32)
 
     def reset(self, rows: Int) -> None:
         """Forget the templates of these rows."""

@@ -124,7 +124,7 @@ def test_an_odd_tensor_is_named(weights: Path) -> None:
 
 
 def test_a_wrong_shape_is_named(weights: Path) -> None:
-    assert "'morphology.head.bias' has shape (7,), not (5,)" in _refusal(
+    assert "'morphology.head.bias' has shape (7,), not (4,)" in _refusal(
         _altered(weights, morphology__head__bias=torch.zeros(7))
     )
 

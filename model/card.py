@@ -17,8 +17,8 @@ Research software. Not a medical device; no judgement of it may guide the care o
 - **Potassium**: {potassium}
 - **Age and sex**: learnt from {people}; too few to learn from, see the table.
 - Detections without a reference beat are taught as Q. The paced records (102 104 107 217) teach only Q (paced beats and
-  their fusions) and the rhythm PACED, and are drawn seldom. N against S is learnt from the beats of vitaldb-rhythm alone, which have
-  no waveforms. Answers are those that leave the shard, the votes of the beat's form included.
+  their fusions) and the rhythm PACED, and are drawn seldom. N against S is learnt from the beats of
+  vitaldb-rhythm alone, which have no waveforms. Answers are those that leave the shard, votes of the form included.
 - Escape beats (e j n) count as N, as in most published tables.
 """
 

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from model.form_votes import FormVotes
 from model.segments import HOP_TICKS, N_WINDOW_FEATURES, TICK_HZ, TOKEN_BEATS, TOKEN_HOPS
 from stream.wire import BEAT, CALM, URGENT, Judged, Kind, Stamps, Tensor, WireError, Work, decode, encode
 
@@ -83,6 +84,7 @@ class Judging:
         self._beat_features = np.zeros((n_rows, TOKEN_BEATS, N_WINDOW_FEATURES), np.float32)
         self._beat_ticks = np.full((n_rows, TOKEN_BEATS), -(2**62), np.int64)
         self._n_beats = np.zeros(n_rows, np.int64)
+        self._votes = FormVotes(n_rows)
         self._touched: set[int] = set()  # rows in which something may have come to its turn
 
     def __len__(self) -> int:
@@ -156,6 +158,8 @@ class Judging:
             while applying and (applying[0][1].answer is not None or applying[0][0] not in self._work_of):
                 item_id, item = applying.popleft()
                 self._items.pop(item_id, None)
+                if item.kind == "beat" and item.answer is not None:
+                    item.answer["probs"] = self._votes.vote(item.row, item.form, item.answer["probs"])
                 yield item
 
     def first_ready(self, row: int) -> int | None:
@@ -183,6 +187,7 @@ class Judging:
         self._hop_numbers[rows] = -1
         self._beat_ticks[rows] = -(2**62)
         self._n_beats[rows] = 0
+        self._votes.reset(rows)
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: tokens, and every item and block still waiting."""
@@ -206,6 +211,7 @@ class Judging:
             "beat_features": self._beat_features,
             "beat_ticks": self._beat_ticks,
             "n_beats": self._n_beats,
+            "votes": self._votes.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -230,6 +236,7 @@ class Judging:
         self._hop_tokens, self._hop_numbers = state["hop_tokens"], state["hop_numbers"]
         self._beat_tokens, self._beat_features = state["beat_tokens"], state["beat_features"]
         self._beat_ticks, self._n_beats = state["beat_ticks"], state["n_beats"]
+        self._votes.load_state_dict(state["votes"])
 
     def _send(self, kind: Kind, items: Sequence[Item], arrays: Arrays) -> list[tuple[int, Item]]:
         """Blocks of the urgent items and of the others; the items with their ids."""

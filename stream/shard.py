@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from model.form_votes import FormVotes
 from model.pulse import SIGNALS
 from stream import wire
 from stream.alarms.bed import BedAlarms
@@ -72,7 +71,6 @@ class Shard:
         self.beds: dict[str, Bed] = {}
         self.messages: list[wire.AnyMessage] = []
         self.outbox = Outbox(name, session, spill)
-        self._votes = FormVotes(capacity)
         self.judging = Judging(capacity, first_id=now_ns())  # ids are given more slowly than time goes by
         self.relief = Relief()
         self.model_version = ""
@@ -227,7 +225,6 @@ class Shard:
         self._strips.start(bed.row, event.signals, bed.fs)
         self._judged_to[bed.row] = 0
         self.judging.reset(np.array([bed.row]))
-        self._votes.reset(np.array([bed.row]))
         log.info("epoch", bed=bed.name, epoch=bed.epoch, fs=bed.fs, leads=[event.signals[i].name for i in bed.leads])
 
     def _seat(self, name: str, alarms: BedAlarms) -> Bed:
@@ -377,8 +374,6 @@ class Shard:
     def _judged(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
         answer = item.answer
         if item.kind == "beat":
-            if answer is not None:
-                answer["probs"] = self._votes.vote(item.row, item.form, answer["probs"])
             beat = beat_message(bed, item, stamps)
             bed.n_beats += 1
             self._strips.beat(bed.row, beat.at.sample, beat.label)
@@ -562,7 +557,6 @@ class Shard:
             "free": self._free,
             "analysis": self._analysis.state_dict(),
             "judging": self.judging.state_dict(),
-            "votes": self._votes.state_dict(),
             "outbox": self.outbox.state(),
             "n_samples": self._n_samples,
             "counters": self._counters.state_dict(),
@@ -584,7 +578,6 @@ class Shard:
             raise ValueError(f"capacity, n_leads: {state['size']}, not {[self._capacity, self._n_leads]}")
         self._analysis.load_state_dict(state["analysis"])
         self.judging.load_state_dict(state["judging"])
-        self._votes.load_state_dict(state["votes"])
         self.outbox.restore(state["outbox"])
         self._free = list(state["free"])
         self._n_samples[:] = state["n_samples"]

@@ -321,8 +321,7 @@ Priority = Literal["high", "medium", "low"]
 
 
 class BeatJudgement(Message, frozen=True, tag="beat"):
-    """A judged beat. `at`: its R peak. `label`: N S V F Q, `?` where the model was away. `form`: number of its shape
-    among those of this bed, from 1, 0 where it was seen too seldom."""
+    """A judged beat. `at`: its R peak. `label`: N S V F Q, `?` without a model. `form`: its shape, 0: none."""
 
     bed: Name
     epoch: Name
@@ -333,17 +332,14 @@ class BeatJudgement(Message, frozen=True, tag="beat"):
     gates: tuple[float, ...] = ()
     quality: float = 1.0
     simulated: bool = True
-    stamps: Stamps = Stamps()
     form: int = 0
+    stamps: Stamps = Stamps()
 
 
 class WindowJudgement(Message, frozen=True, tag="window"):
-    """A judged window that ends at `at`: its rhythm is that of the last 4 s, judged from up to 30 s.
-
-    `rhythm`: label, `?` where no class is likely enough, and `rhythms`: probability of each. `rr_ms`: mean of the RR
-    intervals that ended in the 10 s up to 2 s before `at`. The profile (`rr_ms`, `age_years`, `male`,
-    `potassium_abnormal`, `arrhythmia`) is research, None where the model does not say; potassium was
-    learnt on simulated patients."""
+    """A judged window that ends at `at`: the rhythm of its last 4 s, judged from up to 30 s, `?` where no class is likely
+    enough, and the probability of each. `rr_ms`: mean of the RRs that ended in the 10 s up to 2 s before `at`. The profile
+    (`rr_ms` to `arrhythmia`) is research, None where the model does not say; potassium is of simulated patients."""
 
     bed: Name
     epoch: Name

@@ -130,7 +130,7 @@ def test_a_wrong_shape_is_named(weights: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_refused(weights: Path) -> None:
-    assert "not finite" in _refusal(_altered(weights, morphology__head__bias=torch.full((5,), torch.nan)))
+    assert "not finite" in _refusal(_altered(weights, morphology__head__bias=torch.full((4,), torch.nan)))
 
 
 def test_weights_learnt_on_other_features_are_refused(weights: Path) -> None:

@@ -1,11 +1,12 @@
 """What a page asks for by HTTP: alerts and actions of the journal, the limits of a bed with their ranges."""
 
+import contextlib
 import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stream.alarms.conditions import Limit
+from stream.alarms.conditions import Limit, ProfileError
 from stream.config import Settings, profile_of
 from stream.gateway import export
 from stream.gateway.journal import Journal
@@ -36,7 +37,8 @@ def limits(settings: Settings, bed: str) -> list[dict[str, Any]]:
     profile = profile_of(settings, bed)
     with Journal(Path(settings.gateway.journal), read_only=True) as journal:
         for action in journal.actions(bed, kind="limits"):
-            profile = profile.with_changes(action.limits)
+            with contextlib.suppress(ProfileError):  # it fitted the limits as they were set up then
+                profile = profile.with_changes(action.limits)
     rows = [
         {
             "code": row.code, "words": row.words, "kind": row.kind, "priority": profile.priority(row.code),

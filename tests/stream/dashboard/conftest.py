@@ -42,7 +42,7 @@ def page(chromium: "Browser") -> Iterator["Page"]:
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda said: faults.append(said.text) if said.type == "error" and "ERR_" not in said.text
             and "WebSocket" not in said.text else None)  # fmt: skip
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     yield page
     context.close()
     assert faults == []

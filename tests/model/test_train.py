@@ -218,9 +218,7 @@ def test_the_database_of_beats_by_time_has_fibrillation_as_normal_beats_and_leav
 def test_the_frozen_views_do_not_learn_from_labels(pool: Pool, tmp_path: Path) -> None:
     few = _weights(trainer._train_one(pool, np.arange(4), SMALL, tmp_path, "few", "cpu"))
     more = _weights(
-        trainer._train_one(
-            pool, np.arange(4), replace(SMALL, band=12, beats=40, windows=12), tmp_path, "more", "cpu", None
-        )
+        trainer._train_one(pool, np.arange(4), replace(SMALL, band=12, beats=40, windows=12), tmp_path, "more", "cpu")
     )
     for name, tensor in few.items():
         if name.startswith("encoder.") and not name.startswith("encoder.band"):

@@ -112,6 +112,10 @@ class Runner:
         for courier in self._couriers:
             courier.look()
         await asyncio.sleep(0.05)  # sockets that are being closed are closed by the loop
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for left in rest:  # of a client library that was cut short
+            left.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     def _look(self, tasks: list[asyncio.Task[None]]) -> None:
         for courier, task in zip(self._couriers, tasks, strict=True):

@@ -82,8 +82,10 @@ class Feed:
         client.detail = next(iter(views)) if every_lead and len(views) == 1 else ""
         self._watch()
         for bed, every in fresh.items():
-            for waves in self.ward.late(bed):
-                client.wave(self.ward.block(waves, every))
+            for block in self.ward.late(bed, every):
+                client.wave(block)
+            for beat in self.ward.beats(bed) if bed == client.detail else ():
+                client.beat(beat)
 
     def ask(self, client: Client, action: Action, request_id: str) -> None:
         """Hand an action to the gateway; the answer goes to the client that asked, by the id that it gave."""

@@ -19,7 +19,8 @@ from stream.wire import Action, AlertEvent, BeatJudgement, BedStatus, Numeric, W
 TREND_EVERY_S = 5.0
 TREND_N = round(8 * 3600 / TREND_EVERY_S)
 RING_S = 20.0  # of waves: for who comes late, and for strips
-LATE_S = 10.0  # of them who comes late is shown
+LATE_S = 10.0  # of them who comes late to a bed's page is shown
+TILE_LATE_S = 3.0  # and on a tile, of which there are many
 PROFILE_N = 30  # windows, a minute of them
 N_BEATS = 60
 RIBBON_N = 2000  # windows, an hour of them
@@ -157,12 +158,18 @@ class Ward:
         parts = [data] if len(rows) == len(waves.signals) else [data[row * size : (row + 1) * size] for row in rows]
         return b"".join([_HEAD.pack(number, len(rows), every_lead, waves.n, 0, waves.first), *parts])
 
-    def late(self, bed: str) -> Iterator[Waves]:
-        """What who comes late is shown of a bed's waves."""
+    def late(self, bed: str, every_lead: bool) -> Iterator[bytes]:
+        """The blocks of a bed's waves that who comes late is shown."""
         station = self.stations.get(bed)
         if station is not None and station.waves:
             newest = station.waves[-1]
-            yield from (w for w in station.waves if w.first > newest.first - LATE_S * newest.rate)
+            since = newest.first - (LATE_S if every_lead else TILE_LATE_S) * newest.rate
+            yield from (self.block(waves, every_lead) for waves in station.waves if waves.first > since)
+
+    def beats(self, bed: str) -> Iterator[bytes]:
+        """The last beats of a bed, for its page."""
+        station = self.stations.get(bed)
+        yield from (encode(_beat(beat)) for beat in (station.beats if station is not None else ()))
 
     def snapshot(self) -> list[dict[str, Any]]:
         """All that stands of all beds."""
@@ -189,7 +196,6 @@ class Ward:
             told["status"] = _status(station.status)
         if station.window is not None:
             told["window"] = _window(station.window, profile_of(station.profile))
-        told["beats"] = [_beat(beat) for beat in station.beats]
         if station.stream:
             told["signals"] = msgspec.Raw(station.stream)
         return told

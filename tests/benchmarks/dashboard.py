@@ -72,7 +72,12 @@ class Client:
 
     async def run(self, url: str, beds: list[str], *, frozen: bool = False) -> None:
         """Until it is closed; `frozen`: reads nothing after it has said what it shows."""
-        options: dict[str, Any] = {"max_size": None, "max_queue": 4 if frozen else 64, "ping_interval": None}
+        options: dict[str, Any] = {
+            "max_size": None,
+            "max_queue": 4 if frozen else 64,
+            "ping_interval": None,
+            "open_timeout": 60,
+        }
         try:
             async with connect(url, proxy=None, **options) as socket:
                 await socket.send(json.dumps({"t": "view", "beds": beds, "every": False}))
@@ -156,7 +161,8 @@ async def _measure(port: int, n_beds: int, n_clients: int, seconds: float, gatew
         frozen = Client()
         tasks += [asyncio.create_task(client.run(url, beds)) for client in others]
         tasks.append(asyncio.create_task(frozen.run(url, beds, frozen=True)))
-        await asyncio.sleep(3)
+        while not all(client.n["waves"] for client in others):
+            await asyncio.sleep(0.2)
         first = [Counter(client.n) for client in others]
         began = time.monotonic()
         counting = asyncio.create_task(_shares(watcher, seconds))

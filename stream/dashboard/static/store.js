@@ -102,7 +102,7 @@ export class Store extends EventTarget {
       if (told.numeric) this._numeric(told.numeric);
       if (told.status) this._status(told.status);
       if (told.window) this._window(told.window);
-      bed.beats = told.beats;
+      bed.beats = []; // they come again where the bed is looked at
     }
     for (const gone of before) this.beds.delete(gone);
     this._tell("snapshot");

@@ -11,6 +11,8 @@ from stream import wire
 from stream.beds import Bed
 from stream.judging import Arrays, Item
 
+PERHAPS, UNUSUAL = 0.15, 0.2  # least chance of V, and most of N, of a beat that may be ventricular
+_N, _V = BEATS.index("N"), BEATS.index("V")
 _RR_S, _RR_UNKNOWN, _QUALITY = (FEATURES.index(name) for name in ("rr_s", "rr_unknown", "quality"))
 
 
@@ -29,6 +31,12 @@ def beat_message(bed: Bed, item: Item, stamps: wire.Stamps) -> wire.BeatJudgemen
         bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), label=label, confidence=confidence, rr_ms=rr_ms,
         gates=gates, quality=float(item.features[_QUALITY]), form=item.form, stamps=stamps,
     )  # fmt: skip
+
+
+def perhaps_ventricular(probs: np.ndarray[Any, Any]) -> bool:
+    """Whether a beat with these probs (5,) may be ventricular though another class is likelier: a wide tachycardia is
+    ventricular until it is known better. Ours; the limits were chosen on the VT alarms of Challenge 2015."""
+    return bool(probs[_V] >= PERHAPS and probs[_N] <= UNUSUAL)
 
 
 def window_message(bed: Bed, item: Item, answer: Arrays, stamps: wire.Stamps) -> wire.WindowJudgement:

@@ -28,7 +28,7 @@ from stream.beds import KEPT, Bed
 from stream.counters import Counters
 from stream.judging import Item, Judging
 from stream.leads import Leads
-from stream.messages import beat_message, window_message
+from stream.messages import beat_message, perhaps_ventricular, window_message
 from stream.outbox import Outbox
 from stream.relief import TOLD, Relief
 from stream.strips import Strips
@@ -364,10 +364,9 @@ class Shard:
         decided_ns = self._now_ns()
         for item in self.judging.applied():
             bed = touched.setdefault(item.row, self._rows[item.row])
-            stamps = msgspec.structs.replace(
-                item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=decided_ns,
-                published=decided_ns,  # room for the gateway's stamp
-            )  # fmt: skip
+            stamps = msgspec.structs.replace(  # `published` is room for the gateway's stamp
+                item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=decided_ns, published=decided_ns
+            )
             self._judged(bed, item, stamps)
         self._model_clock(touched.values())
 
@@ -379,7 +378,8 @@ class Shard:
             self._strips.beat(bed.row, beat.at.sample, beat.label)
             self.messages.append(beat)
             if answer is not None:
-                told = bed.alarms.judged_beat(item.at, item.ready, beat.label, beat.confidence, beat.rr_ms, beat.form)
+                perhaps_v = perhaps_ventricular(answer["probs"])
+                told = bed.alarms.judged_beat(item.at, item.ready, beat.label, beat.confidence, beat.form, perhaps_v)
                 self._alert(bed, told, stamps)
         elif answer is not None:
             window = window_message(bed, item, answer, stamps)

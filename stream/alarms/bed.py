@@ -107,14 +107,19 @@ class BedAlarms:
     # The model's clock.
 
     def judged_beat(
-        self, at: int, ready: int, label: str, confidence: float = 1.0, rr_ms: float = 0.0, form: int = 0
+        self,
+        at: int,
+        ready: int,
+        label: str,
+        confidence: float = 1.0,
+        form: int = 0,
+        perhaps_v: bool = False,
     ) -> list[AlertEvent]:
         """The model's judgement of the beat at `at`, which needed the signal up to `ready`.
 
         `form`: number of its ventricular template, from 1, where that is known; without it there is no
-        MULTIFORM_PVC. `rr_ms` is not needed:
-        intervals are taken from `at`."""
-        return self._judged(ready, BEAT, at, (label, float(confidence), form))
+        MULTIFORM_PVC. `perhaps_v`: it may be ventricular, though another label is likelier."""
+        return self._judged(ready, BEAT, at, (label, float(confidence), form, perhaps_v))
 
     def judged_window(
         self, at: int, ready: int, rhythm: str, rhythms: Mapping[str, float], shockable: float, quality: float

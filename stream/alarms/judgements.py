@@ -153,8 +153,8 @@ class Judgements:
         if self.inop:
             return
         if kind == BEAT:
-            label, confidence, form = what
-            runs.beat(at, ready, label, confidence, form, quiet, rhythms.rhythm == "SVT")
+            label, confidence, form, perhaps_v = what
+            runs.beat(at, ready, label, confidence, form, quiet, rhythms.rhythm == "SVT", perhaps_v)
             if runs.labels.endswith("NN") and runs.rrs[-1]:
                 rhythms.interval(runs.rrs[-1])
         else:

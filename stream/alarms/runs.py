@@ -38,6 +38,8 @@ class Runs:
         "run_start",
         "sv_run",
         "sv_start",
+        "wide",
+        "wide_start",
         "withheld",
     )
 
@@ -57,11 +59,22 @@ class Runs:
         self.run = self.run_level = 0
         self.run_start = -1
         self.sv_run, self.sv_start = 0, -1
+        self.wide, self.wide_start = 0, -1  # beats in a row that are ventricular or may be
         self.withheld: list[Any] = []  # a VT by the beats that the pulse speaks against: onset, when told, rate
 
-    def beat(self, at: int, ready: int, label: str, confidence: float, form: int, quiet: bool, sv_rhythm: bool) -> None:
-        """A judged beat at tick `at`. `quiet`: learning or inop, so count but do not raise.
-        `sv_rhythm`: the newest window is of a supraventricular tachycardia."""
+    def beat(
+        self,
+        at: int,
+        ready: int,
+        label: str,
+        confidence: float,
+        form: int,
+        quiet: bool,
+        sv_rhythm: bool,
+        perhaps_v: bool = False,
+    ) -> None:
+        """A judged beat at tick `at`. `quiet`: learning or inop, so count but do not raise. `sv_rhythm`: the newest
+        window is of a supraventricular tachycardia. `perhaps_v`: it may be ventricular, whatever its label."""
         if self.last < self.break_at <= at:
             self.reset(self.break_at)
         rr = at - self.last if 0 <= self.last < at else 0
@@ -81,6 +94,7 @@ class Runs:
             self.run = self.run_level = 0
             if self.withheld and not quiet:
                 self._vtach(ready, evidence)
+        self._wide(at, ready, label == "V" or perhaps_v, quiet, evidence)
         self._sv(at, ready, label, quiet, sv_rhythm, evidence)
         if quiet:
             return
@@ -146,6 +160,22 @@ class Runs:
             return
         self.run_level = level
         book.trigger(code, self.run_start, ready, rate, evidence, FAMILY[:level])
+
+    def _wide(self, at: int, ready: int, wide: bool, quiet: bool, evidence: dict[str, Any]) -> None:
+        """A run in which each beat is ventricular or may be: a wide tachycardia is a VT until it is known better."""
+        self.wide_start = at if self.wide == 0 else self.wide_start
+        self.wide = self.wide + 1 if wide else 0
+        n, limit = int(self.book.profile.limit("VTACH", "run")), self.book.profile.limit("VTACH", "rate")
+        if quiet or self.wide < n or self.run >= n:
+            return
+        rate = self._rate(n)
+        if "VTACH" in self.book.active:
+            if rate >= limit - RATE_SLACK:
+                self._hold_vtach(ready)
+                self.book.worse("VTACH", rate)
+        elif rate >= limit:
+            self.withheld = [self.wide_start, ready, rate]
+            self._vtach(ready, {**evidence, "run": self.wide, "wide": True})
 
     def _vtach(self, ready: int, evidence: dict[str, Any]) -> None:
         """A VT by the beats, where the pulse does not speak against it. What the pulse made of its last beats is seen

@@ -35,12 +35,15 @@ class Player:
     def beats(
         self, labels: str, rr_s: float | Mapping[str, float] | Sequence[float], forms: Sequence[int] = ()
     ) -> None:
-        """Beats of these labels; each comes `rr_s` after the one before: one number, or by label, or by beat."""
+        """Beats of these labels; each comes `rr_s` after the one before: one number, or by label, or by beat. A label
+        in lower case: the beat may be ventricular all the same."""
         for i, label in enumerate(labels):
             rr = rr_s if isinstance(rr_s, int | float) else rr_s[label] if isinstance(rr_s, Mapping) else rr_s[i]
             self.last += ticks(rr)
             self.take(self.alarms.beat(self.last, self.last + DECIDED))
-            self.take(self.alarms.judged_beat(self.last, self.last + READY, label, 0.9, form=forms[i] if forms else 0))
+            form, perhaps_v = forms[i] if forms else 0, label.islower()
+            ready = self.last + READY
+            self.take(self.alarms.judged_beat(self.last, ready, label.upper(), 0.9, form=form, perhaps_v=perhaps_v))
             self.to(self.last + READY + 1)
 
     def to(self, tick: int) -> None:

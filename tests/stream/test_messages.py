@@ -11,7 +11,7 @@ from stream import wire
 from stream.alarms.bed import BedAlarms
 from stream.beds import Bed
 from stream.judging import Item
-from stream.messages import published, window_message
+from stream.messages import perhaps_ventricular, published, window_message
 
 STAMPS = wire.Stamps(received=1_700_000_000_000_000_000, decided=1_700_000_000_000_000_001)
 BEAT = wire.BeatJudgement(
@@ -45,3 +45,18 @@ def test_a_rhythm_that_is_not_likely_enough_is_not_told_but_its_probabilities_ar
     assert message.rhythm == told
     assert message.confidence == pytest.approx(top)
     assert message.rhythms["VT"] == pytest.approx(top)
+
+
+@pytest.mark.parametrize(
+    ("probs", "perhaps"),
+    [
+        ((0.05, 0.6, 0.2, 0.05, 0.1), True),
+        ((0.05, 0.8, 0.1, 0.02, 0.03), False),  # hardly ventricular: an SVT
+        ((0.45, 0.1, 0.4, 0.0, 0.05), False),  # likely a normal beat
+        ((0.0, 0.0, 1.0, 0.0, 0.0), True),
+    ],
+)
+def test_an_unusual_beat_that_is_ventricular_by_some_chance_counts_in_a_wide_tachycardia(
+    probs: tuple[float, ...], perhaps: bool
+) -> None:
+    assert perhaps_ventricular(np.array(probs, np.float32)) is perhaps

@@ -35,6 +35,8 @@ SLOW_V = {"VENT_BRADY": {"enabled": True}, "ASYSTOLE": {"time_s": 10}}
 ROWS = [
     Row("VTACH", "VVVVV", 0.5, "VVVVN", 0.5),
     Row("VTACH", "VVVVV", 0.59, "VVVVV", 0.61),
+    Row("VTACH", "sssss", 0.5, "sSsss", 0.5),  # may be ventricular, each of them
+    Row("VTACH", "VsfqV", 0.59, "sssss", 0.61),
     Row("NSVT", "VVV", 0.5, "VVN", 0.5),
     Row("NSVT", "VVV", 0.59, "VVV", 0.61),
     Row("RUN_PVC", "VVV", 0.7, "VVN", 0.7),

@@ -23,7 +23,7 @@ export class Overview {
       el("section.beds", { "aria-label": "All beds", tabindex: "0" }, this.none, this.grid, this.pager),
       el("aside", { "aria-label": "Alarms that stand", tabindex: "0" }, el("h2", {}, "Alarms"), this.rail, el("p.scale-note", {})));
     this.note = this.node.querySelector(".scale-note");
-    this._frames = 0;
+    Object.assign(this, { _took: 16, _turn: 0, _groups: 1, _judged: 0 });
   }
 
   enter() {
@@ -53,8 +53,17 @@ export class Overview {
     this._list();
   }
 
+  /** All tiles, or, where a frame takes too long for that, every second to fourth in turn. */
   frame(now) {
-    for (const tile of this.tiles) tile.frame(now);
+    const took = Math.min(200, now - (this._last ?? now));
+    this._last = now;
+    this._took += (took - this._took) * 0.05;
+    this._turn = (this._turn + 1) % this._groups;
+    for (let i = this._turn; i < this.tiles.length; i += this._groups) this.tiles[i].frame(now);
+    if (now < this._judged) return;
+    this._judged = now + 1000;
+    if (this._took > 24 && this._groups < 4) this._groups += 1;
+    else if (this._took < 18 && this._groups > 1) this._groups -= 1;
   }
 
   _build() {

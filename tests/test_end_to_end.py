@@ -205,13 +205,7 @@ def test_killing_the_worker_and_then_the_shard_loses_no_sample_and_no_alert(ward
         assert told(events, f"killed-{code}", 48) == expected
         assert starts(events, f"killed-{code}") == starts(events, f"spared-{code}")
         assert code in {name for name, _ in strips[f"killed-{code}"]}
-        whole = strips[f"spared-{code}"]
-        assert strips[f"killed-{code}"].keys() == whole.keys(), "a strip that the kill fell into"
-        for key, (*signal_and_beats, labels) in strips[f"killed-{code}"].items():
-            *expected_signal, expected_labels = whole[key]
-            assert signal_and_beats == expected_signal
-            # `?`: a beat that no model judged in time, while the worker was dead or had too much to do
-            assert all(a in ("?", b) for a, b in zip(labels, expected_labels, strict=True)), (labels, expected_labels)
+        assert strips[f"killed-{code}"] == strips[f"spared-{code}"], "a strip that the kill fell into"
 
 
 def starts(events: list[AlertEvent], bed: str) -> Counter[tuple[str, int]]:

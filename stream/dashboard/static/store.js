@@ -4,7 +4,7 @@ import { Trace } from "./trace.js";
 
 const ORDER = { high: 0, medium: 1, low: 2 };
 const HEAD = 16;
-export const STALE_S = 2.6; // told before three seconds are over, looked at four times a second
+export const STALE_S = 2.4; // told before three seconds are over, looked at four times a second
 
 export class Bed {
   constructor(name) {

@@ -74,10 +74,10 @@ def test_things_that_are_made_to_happen_are_seen_and_can_be_acknowledged(page: A
     done = page.evaluate("wardbeat.happen({t: 'fault', what: 'rhythm', bed: 'bed7', rhythm: 'vf', for_s: 30})")
     began = time.monotonic()
     assert done["ok"], done
-    until(lambda: tile(page, "bed7").get_attribute("data-priority") == "high", 40)
+    until(lambda: tile(page, "bed7").get_attribute("data-priority") == "high", 10)
     print(f"VF made to happen to the tile red: {time.monotonic() - began:.1f} s")
     until(lambda: tile(page, "bed7").locator(".alarm").inner_text().startswith("*** VENT FIB"))
-    # From the onset in the signal to the disk within ten seconds; what the browser takes then is up to the machine.
+    # From the onset in the signal to the disk within ten seconds too.
     with Journal(journal_path, read_only=True) as journal:
         event = next(e for e in journal.query("bed7", None, "VFIB") if e.phase == "start")
     needed_s = (event.stream_time.sample - event.onset.sample) / event.onset.fs
@@ -104,5 +104,5 @@ def test_things_that_are_made_to_happen_are_seen_and_can_be_acknowledged(page: A
     began = time.monotonic()
     until(lambda: tile(page, "bed2").get_attribute("data-stale") is not None)
     print(f"network cut to STALE: {time.monotonic() - began:.1f} s")
-    assert time.monotonic() - began < 8.0  # 3 s, what was on the way, and what a busy machine takes to look
+    assert time.monotonic() - began < 4.5  # 3 s, what was on the way, and what the test takes to look
     until(lambda: tile(page, "bed2").get_attribute("data-stale") is None)

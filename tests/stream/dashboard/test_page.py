@@ -65,7 +65,7 @@ def test_tiles_sweep_and_a_cut_feed_is_stale_within_three_seconds(page: Page, st
     station.cut("bed1")
     took_s = until(lambda: tile(page, "bed1").get_attribute("data-stale") is not None, 20)
     print(f"cut to STALE: {took_s:.1f} s")
-    assert 2.0 < took_s < 6.0  # 3 s where the machine has time to look
+    assert 2.0 < took_s < 3.6  # 3 s, and what the test takes to look
     assert not pixels(page, ".tile canvas").any(), "a wave that stands still looks alive"
     assert tile(page, "bed1").locator(".hr").inner_text() == "-?-"
     assert "STALE" in tile(page, "bed1").locator(".lost").inner_text()

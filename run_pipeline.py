@@ -471,7 +471,7 @@ def check(config_path: str | None) -> None:
     click.echo(f"{config_path or 'defaults'}: good; {beds}, shards {', '.join(settings.shards)}")
 
 
-@main.group()
+@main.group(epilog="Example: python run_pipeline.py bridges check ward.toml")
 def bridges() -> None:
     """Ward buses: try them, listen to them, deal with what they did not take."""
 

@@ -183,7 +183,7 @@ def test_a_counter_tells_which_samples_came() -> None:
     patient = Patient("bed", [("sinus", 30)], counter=True)
     samples = patient.render(32_000, 2000)[2]
     np.testing.assert_array_equal(samples, np.arange(32_000, 34_000) % 32_768)
-    assert (patient.signals[2].name, patient.signals[2].kind) == ("N", "other")
+    assert (patient.signals[2].name, patient.signals[2].kind) == ("N", "counter")
 
 
 def test_a_written_patient_is_read_back_with_its_truth(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def test_a_scribe_that_is_stopped_leaves_the_old_file_and_no_process(tmp_path: P
     checkpoint.save(path, {"n": 1})
     scribe = checkpoint.Scribe(path)
     scribe.begin(lambda: {"n": time.sleep(60)})
+    child = scribe._pid
     scribe.stop()
     assert checkpoint.load(path) == {"version": checkpoint.VERSION, "n": 1}
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)

@@ -1,6 +1,6 @@
 """All buses at once, from `run` with simulated patients: how long an alert takes from its journal entry to a consumer.
 
-    python -m tests.benchmarks.bridges_run --beds 8 --seconds 45
+    python -m tests.benchmarks.bridges_run --beds 8 --seconds 90
 
 Prints one line of JSON for each bus, and one for all: events, latency in ms, what is missing, the order, and the load
 of the machine before and after. Brokers, receivers, consumers and the ward share the machine's cores.
@@ -87,7 +87,7 @@ async def measure(folder: Path, n_beds: int, seconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--beds", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=45.0)
+    parser.add_argument("--seconds", type=float, default=90.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(measure(Path(folder), given.beds, given.seconds))

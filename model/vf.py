@@ -1,10 +1,10 @@
 """The VF index: a number for "this looks like ventricular fibrillation or flutter", from the signal alone, every half
 second.
 
-Features of the last four seconds of each lead (`model.vf_features`); a network with one hidden layer turns them into
-the log-odds of VF against all else, organised ventricular tachycardia included, averaged over leads and over the last
-three reports. A lead that is missing, or small over the window or in any second of it (asystole), has no say; where no
-lead has, the index is 0 at once.
+Features of the last four seconds of each lead (`model.vf_features`); a network with one hidden layer and boosted trees
+(Friedman, Annals of Statistics 2001) each turn them into the log-odds of VF against all else, organised ventricular
+tachycardia included; the mean of both is averaged over leads and over the last three reports. A lead that is missing,
+or small over the window or in any second of it (asystole), has no say; where no lead has, the index is 0 at once.
 """
 
 from pathlib import Path
@@ -60,7 +60,8 @@ class VfIndex:
         self._recent = np.full((n_rows, _N_RECENT), np.nan)
         self._waves = spectral_waves()
         net = load_file(WEIGHTS)
-        self._net = (net["mean"], net["scale"], net["w1"], net["b1"], net["w2"], net["b2"])
+        self._net = tuple(net[name] for name in ("mean", "scale", "w1", "b1", "w2", "b2"))
+        self._trees = tuple(net[name] for name in ("roots", "feature", "bound", "left", "right", "value"))
         self.reset(np.arange(n_rows), np.zeros(n_rows, np.int64))
 
     def reset(self, rows: Ints, first_tick: Ints) -> None:
@@ -109,7 +110,8 @@ class VfIndex:
             self._hold,
             self._recent,
             self._waves,
-            *self._net,
+            self._net,
+            self._trees,
             report,
             changes,
             features,
@@ -137,7 +139,7 @@ class VfIndex:
 
 @njit(cache=True)
 def _index(  # type: ignore[no-untyped-def]
-    rows, y, m, tick, lines, filters, hold, recent, waves, mean, scale, w1, b1, w2, b2, report, changes, features
+    rows, y, m, tick, lines, filters, hold, recent, waves, net, trees, report, changes, features
 ):
     n_out = 0
     n_changes = 0
@@ -179,7 +181,7 @@ def _index(  # type: ignore[no-untyped-def]
             total = 0.0
             for c in range(n_leads):
                 if describe(line[c, end - _N : end], waves, features[n_out, c]):
-                    z += _log_odds(features[n_out, c], mean, scale, w1, b1, w2, b2)
+                    z += 0.5 * (_log_odds(features[n_out, c], *net) + _tree_log_odds(features[n_out, c], *trees))
                     total += 1.0
             z = z / total if total > 0.0 else np.nan
             index = _smoothed(z, recent[row])
@@ -229,6 +231,18 @@ def _log_odds(features, mean, scale, w1, b1, w2, b2):  # type: ignore[no-untyped
             out[k] += w2[h, k] * unit
     most = max(out[0], out[2])
     return out[1] - most - np.log(np.exp(out[0] - most) + np.exp(out[2] - most))
+
+
+@njit(cache=True)
+def _tree_log_odds(features, roots, feature, bound, left, right, value):  # type: ignore[no-untyped-def]
+    """Of VF against all else: sum over trees; all their nodes in one row, `feature` -1 at a leaf."""
+    total = 0.0
+    for root in roots:
+        node = root
+        while feature[node] >= 0:
+            node = left[node] if features[feature[node]] <= bound[node] else right[node]
+        total += value[node]
+    return total
 
 
 @njit(cache=True)

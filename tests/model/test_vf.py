@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.datasets import physical, read
-from model.vf import VfIndex
+from model.vf import VfIndex, _tree_log_odds
 from simulators.ward import patient_of
 
 
@@ -128,3 +128,11 @@ def test_chunks_and_company_change_nothing(cuts, first):
     np.testing.assert_array_equal(np.concatenate(at), expected.at)
     np.testing.assert_array_equal(np.concatenate(values), expected.index)
     assert changes == expected.changes
+
+
+def test_trees_go_left_at_their_bound_and_add_their_leaves():
+    roots, feature = np.array([0, 3]), np.array([1, -1, -1, -1])
+    bound, value = np.array([0.5, 0, 0, 0]), np.array([0, 1.0, 10.0, 100.0])
+    left, right = np.array([1, 0, 0, 0]), np.array([2, 0, 0, 0])
+    of = [_tree_log_odds(np.array([9.0, x]), roots, feature, bound, left, right, value) for x in (0.5, 0.6)]
+    assert of == [101.0, 110.0]

@@ -54,7 +54,7 @@ def card(about: dict[str, Any]) -> str:
             + ", ".join(f"{k} {v}" for k, v in c["f1"].items())
             + f"; mean of N, A, O {c['mean_f1_NAO']}. "
             f"Accuracy {c['accuracy']} % (always N: {c['constant_accuracy']} %). Rows are the reference:\n",
-            *_table(("", "N", "A", "O", "~"), ((k, *row) for k, row in c["confusion"].items())),
+            *table(("", "N", "A", "O", "~"), ((k, *row) for k, row in c["confusion"].items())),
         ]
     rr = found["rr"]
     text += ["## RR interval, age, sex\n"]
@@ -79,7 +79,7 @@ def card(about: dict[str, Any]) -> str:
         )
         for name, p in found["age_sex"].items()
     ]
-    text += _table(
+    text += table(
         (
             "by patient",
             "patients",
@@ -110,7 +110,7 @@ def card(about: dict[str, Any]) -> str:
             "F1 of always abnormal",
         )
         text += ["## Potassium abnormal: simulated patients\n"]
-        text += _table(head, ((name, *(p[c] for c in columns)) for name, p in found["potassium"].items()))
+        text += table(head, ((name, *(p[c] for c in columns)) for name, p in found["potassium"].items()))
     text += _segments(found["segments"]) + _calibration(found["calibration"])
     gates = found["gates"]
     text += [
@@ -119,7 +119,7 @@ def card(about: dict[str, Any]) -> str:
         f"Rhythm experts (RR statistics, sequence, band): {gates['rhythm_and_paths'][:3]}; "
         f"paths (morphology, rhythm): {gates['rhythm_and_paths'][3:]}.\n",
     ]
-    text += _table(
+    text += table(
         ("rhythm", "RR statistics", "sequence", "band", "morphology path", "rhythm path"),
         ((name, *values) for name, values in gates["by_rhythm"].items()),
     )
@@ -139,9 +139,9 @@ def _segments(found: dict[str, Any]) -> list[str]:
         f"{found['patients']} patients, each judged by a model that was trained without them; reference beats; up to "
         f"30 s of history; segments of one label. AF (or flutter, as labelled there): Se {af['se']} % of {af['yes']}, "
         f"Sp {af['sp']} % of {af['no']}. Rows are the reference:\n",
-        *_table(("", *found["columns"]), ((k, *row) for k, row in found["confusion"].items())),
+        *table(("", *found["columns"]), ((k, *row) for k, row in found["confusion"].items())),
         "Patients with most errors:\n",
-        *_table(("", "AF missed", "AF too many", "segments"), ((k, *row) for k, row in found["worst"].items())),
+        *table(("", "AF missed", "AF too many", "segments"), ((k, *row) for k, row in found["worst"].items())),
     ]
 
 
@@ -151,7 +151,7 @@ def _calibration(found: dict[str, Any]) -> list[str]:
         "## Calibration\n",
         "Expected calibration error, 15 bins, every recording of the same weight. The temperature of a fold's answers "
         "is chosen on the other folds', that of the shipped weights on all of them.\n",
-        *_table(
+        *table(
             ("", "temperature", "ECE before, %", "after, %"),
             ((n, found["temperature"][n], found[n]["ece_before"], found[n]["ece_after"]) for n in tasks),
         ),
@@ -175,11 +175,11 @@ def _beats(b: dict[str, Any]) -> list[str]:
         "## Beats: mitdb DS1, whole records, our detector\n",
         "Counted as in EC57: a reference F or Q called V is no false VEB, a detection without a beat is one; missed "
         "beats are false negatives. Percent.\n",
-        *_table(("", "beats", "Se", "+P", "F1"), rows),
+        *table(("", "beats", "Se", "+P", "F1"), rows),
         "Rows are the reference, `extra` are detections without one:\n",
-        *_table(("", *b["columns"]), ((k, *row) for k, row in b["confusion"].items())),
+        *table(("", *b["columns"]), ((k, *row) for k, row in b["confusion"].items())),
         "By record (`-`: nothing to count):\n",
-        *_table(("record", "VEB", "Se", "+P", "SVEB", "Se", "+P"), records),
+        *table(("record", "VEB", "Se", "+P", "SVEB", "Se", "+P"), records),
     ]
 
 
@@ -189,18 +189,19 @@ def _windows(found: dict[str, Any]) -> list[str]:
         "A window every 2 s, with up to 30 s of history, labelled by its last 4 s where these have one label.\n",
     ]
     rows = [(name, s["yes"], s["no"], s["se"], s["sp"]) for name, s in found.items() if "sp" in s]
-    text += _table(("", "yes", "no", "Se", "Sp"), rows)
+    text += table(("", "yes", "no", "Se", "Sp"), rows)
     if "shockable when VF" in found:
         vf = found["shockable when VF"]
         text.append(f"Of {vf['n']} windows of VF or VFL (vfdb, mitdb) {vf['se']} % were called shockable.\n")
-    for name, table in found.items():
-        if "columns" in table:
-            rows = [(k, *row) for k, row in table.items() if k != "columns"]
-            text += [f"{name[0].upper()}{name[1:]}, rows are the reference:\n", *_table(("", *table["columns"]), rows)]
+    for name, counts in found.items():
+        if "columns" in counts:
+            rows = [(k, *row) for k, row in counts.items() if k != "columns"]
+            text += [f"{name[0].upper()}{name[1:]}, rows are the reference:\n", *table(("", *counts["columns"]), rows)]
     return text
 
 
-def _table(head: tuple[str, ...], rows: Any) -> list[str]:
+def table(head: tuple[str, ...], rows: Any) -> list[str]:
+    """Lines of a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join("-" if cell is None else str(cell) for cell in row) + " |" for row in rows]
     return ["\n".join(lines) + "\n"]

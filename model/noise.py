@@ -9,6 +9,7 @@ training did not use. SNR: mean square of the signal, without its mean of a seco
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from model import datasets
+from model.card import table
 from model.ecg_moe import EcgMoe
 from model.examples import Spoil, load, recorded_noise
 from model.figures import Figures, FoldResult, figures
@@ -23,7 +25,7 @@ from model.pool import join, spread
 from model.segments import MODEL_HZ, Float
 from model.train import NOISE_LEARNT
 
-SOURCES = (("mitdb", None), ("vfdb", None), ("cinc2017", 600))
+SOURCES: dict[str, int | None] = {"mitdb": None, "vfdb": None, "cinc2017": 600}  # and how many records
 SNRS_DB = (None, 12.0, 6.0, 0.0)
 
 
@@ -51,22 +53,40 @@ def fold_model(work: Path, fold: int) -> EcgMoe:
     return model.eval()
 
 
-def under_noise(work: Path, snr_db: float | None, folds: int, scored: int, seed: int) -> Figures:
+def under_noise(
+    work: Path, snr_db: float | None, sources: Sequence[str], folds: int, scored: int, seed: int
+) -> Figures:
     """All figures at one SNR, None for the recordings as they are."""
     rng = np.random.default_rng(seed)
     spoil = None if snr_db is None else spoiler(recorded_noise()[:, NOISE_LEARNT:], snr_db, rng)
+    told = "clean" if snr_db is None else f"{snr_db:g} dB"
     cuts = [
-        cut for source, limit in SOURCES
-        for cut in tqdm(load(source, limit, spoil), desc=f"cut {source} {snr_db or 'clean'}", unit="record")
+        cut for source in sources
+        for cut in tqdm(load(source, SOURCES[source], spoil), desc=f"cut {source} {told}", unit="record")
     ]  # fmt: skip
     pool = join(cuts)
     fold = pool.folds(folds, seed)
     thinned = pool.source == "cinc2017"  # their folds are those of the whole database
-    names = np.unique(list(datasets.patients("cinc2017").values()))
-    place = dict(zip(names, spread(names, folds, seed), strict=True))
-    fold[thinned] = [place[p] for p in pool.patient[thinned]]
+    if thinned.any():
+        names = np.unique(list(datasets.patients("cinc2017").values()))
+        place = dict(zip(names, spread(names, folds, seed), strict=True))
+        fold[thinned] = [place[p] for p in pool.patient[thinned]]
     results = [FoldResult.of(fold_model(work, k), pool, np.flatnonzero(fold == k), "cpu") for k in range(scored)]
     return figures(results, pool)
+
+
+COLUMNS = ("VEB F1", "SVEB F1", "RR MAE, ms", "AF mitdb Se/Sp", "shockable vfdb Se/Sp", "Challenge F1 of N, A, O")
+
+
+def _row(f: Figures) -> list[str]:
+    """What a line of the table says of these figures; `-` where a source was not asked for."""
+    beats, rhythm, challenge = f.get("beats"), f["rhythm"], f.get("cinc2017")
+    pairs = [rhythm.get(name) for name in ("AF mitdb", "shockable vfdb")]
+    return [
+        *(str(beats[name]["f1"]) if beats else "-" for name in ("VEB", "SVEB")), str(f["rr"].get("mae_ms", "-")),
+        *(f"{p['se']}/{p['sp']}" if p else "-" for p in pairs),
+        str(challenge["mean_f1_NAO"]) if challenge else "-",
+    ]  # fmt: skip
 
 
 def main() -> int:
@@ -76,21 +96,14 @@ def main() -> int:
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--scored", type=int, default=4, help="how many folds")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--source", action="append", choices=SOURCES, help="all of them where not given")
     parser.add_argument("--json", type=Path, help="write all figures there")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = {str(snr): under_noise(given.work, snr, given.folds, given.scored, given.seed) for snr in SNRS_DB}
-    print(
-        "| SNR, dB | VEB F1 | SVEB F1 | RR MAE, ms | AF mitdb Se/Sp | shockable vfdb Se/Sp | Challenge F1 of N, A, O |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for snr, f in found.items():
-        af, shock = f["rhythm"]["AF mitdb"], f["rhythm"]["shockable vfdb"]
-        print(
-            f"| {'as recorded' if snr == 'None' else snr} | {f['beats']['VEB']['f1']} | {f['beats']['SVEB']['f1']} | "
-            f"{f['rr']['mae_ms']} | {af['se']}/{af['sp']} | {shock['se']}/{shock['sp']} | "
-            f"{f['cinc2017']['mean_f1_NAO']} |"
-        )
+    sources = given.source or list(SOURCES)
+    found = {str(snr): under_noise(given.work, snr, sources, given.folds, given.scored, given.seed) for snr in SNRS_DB}
+    rows = [("as recorded" if snr == "None" else snr, *_row(f)) for snr, f in found.items()]
+    print("\n".join(table(("SNR, dB", *COLUMNS), rows)))
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0

@@ -36,6 +36,7 @@ MAX_WAITING_ITEMS = 8192  # with the worker; beyond, replays wait on credit
 GATEWAY_SILENT_NS = 2 * SECOND
 LOST_NS = 3 * SECOND
 MOST_PER_ROUND = 2000
+ANSWERING_NS = SECOND // 2  # a worker that is there answers something so often, where something waits
 GRACE_NS = 10 * SECOND  # after its own start a shard gives the worker so long to be there
 FRAMES_AT_ONCE = 256
 WATCH_S = 0.2
@@ -250,7 +251,10 @@ class ShardRole:
         oldest_ns = self.shard.judging.oldest_ns()
         oldest_s = 0.0 if oldest_ns is None else (now_ns - oldest_ns) / SECOND
         stalled = not self._worker_session or (oldest_s * SECOND > stall_ns and mono_ns - self._answered_ns > stall_ns)
-        if not stalled and self.shard.live and self.shard.relief.look(oldest_s, mono_ns):
+        # A worker that answers nothing is away, not overloaded; what waited for it is no older to it than itself.
+        here = oldest_ns is None or mono_ns - self._answered_ns < ANSWERING_NS
+        asked_s = min(oldest_s, (mono_ns - self._given_ns) / SECOND)
+        if not stalled and here and self.shard.live and self.shard.relief.look(asked_s, mono_ns):
             level = self.shard.relief.level
             log.warning("model_overloaded", level=level, text=TOLD[level], oldest_s=round(oldest_s, 2))
         stalled = stalled and mono_ns - self._began_ns > GRACE_NS

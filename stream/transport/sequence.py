@@ -159,6 +159,11 @@ class Sequence:
             return "samples, symbols, notes: not of one length; send one of each for every annotation"
         if message.epoch != self.epoch:
             return None
+        if message.samples and max(message.samples) >= self.next:
+            # Their samples were lost, or went with a shard that was killed, and so perhaps did annotations before them:
+            # they come again after those, by the resend of the samples.
+            self.n_truth_dropped += len(message.samples)
+            return None
         # A resend brings annotations again: those up to the newest one seen are known.
         new = [i for i, sample in enumerate(message.samples) if sample >= self._truth_next]
         if new:

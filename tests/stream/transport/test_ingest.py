@@ -525,6 +525,19 @@ def test_annotations_come_once_however_often_they_are_sent() -> None:
     assert bench.refusals()[0].cause == "field"
 
 
+def test_annotations_whose_samples_were_lost_are_left_until_those_come_again() -> None:
+    """Else those before them, which come again too, would be taken for known: as after a kill, when a source that does
+    not know of it yet sends the next annotation to a shard that has gone back by a second."""
+    bench = Bench()
+    bench.give(packet(0))
+    first = Truth(bed="bed-1", epoch="e1", samples=(30,), symbols=("N",), notes=("",))
+    second = Truth(bed="bed-1", epoch="e1", samples=(60,), symbols=("V",), notes=("",))
+    bench.give(second)
+    assert bench.counts()["truth_dropped"] == 1
+    bench.give(packet(1), first, packet(2), second)
+    assert [event.samples for event in bench.take() if isinstance(event, TruthSeen)] == [(30,), (60,)]
+
+
 def test_the_clock_of_a_source_is_probed_and_the_age_of_data_corrected() -> None:
     bench = Bench()
     skew = 3 * SECOND

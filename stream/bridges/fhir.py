@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from urllib.parse import quote
@@ -218,7 +218,7 @@ class FhirBridge(Bridge):
             await asyncio.to_thread(_write, self._folder / f"{name}.json", bundle)
             return
         assert self._client is not None
-        answer = await self._client.post("", json=bundle)
+        answer = await _ended(self._client.post("", json=bundle))
         if answer.is_success:
             return
         said = f"the server answered {answer.status_code}: {answer.text[:300]}"
@@ -232,7 +232,7 @@ class FhirBridge(Bridge):
         import httpx
 
         try:
-            answer = await client.get("metadata", headers={"Accept": "application/fhir+json"})
+            answer = await _ended(client.get("metadata", headers={"Accept": "application/fhir+json"}))
         except httpx.ConnectError as error:
             if isinstance(error.__cause__, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise BusError(f"url: {self._settings.url}: the certificate does not fit: {error}") from None
@@ -261,6 +261,32 @@ class FhirBridge(Bridge):
             timeout=own.timeout_s,
             trust_env=False,
         )
+
+
+async def _ended(asking: Coroutine[Any, Any, "httpx.Response"]) -> "httpx.Response":
+    """The answer to a request; one that is given up is over, and its socket closed, before this returns.
+
+    httpx guards its clean-up against anyio's cancellation, not against asyncio's own, which would leave sockets
+    of its pool open. And a request that outlived its session could put an older state over a newer one."""
+    import anyio
+
+    given_up = anyio.CancelScope()
+
+    async def ask() -> "httpx.Response | None":
+        with given_up:
+            return await asking
+        return None
+
+    task = asyncio.create_task(ask())
+    try:
+        answer = await asyncio.shield(task)
+        assert answer is not None  # it is only where it was given up
+        return answer
+    except asyncio.CancelledError:
+        given_up.cancel()
+        await asyncio.wait([task])
+        task.exception()
+        raise
 
 
 def _write(path: Path, bundle: Json) -> None:

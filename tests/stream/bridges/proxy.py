@@ -36,14 +36,18 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.n_connections += 1
+        ends = {writer}
         try:
-            there = await asyncio.open_connection("127.0.0.1", self.target)
+            from_there, there = await asyncio.open_connection("127.0.0.1", self.target)
+            ends.add(there)
+            self._writers |= ends
+            await asyncio.gather(self._pump(reader, there), self._pump(from_there, writer))
         except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, there[1]}
-        await asyncio.gather(self._pump(reader, there[1]), self._pump(there[0], writer))
-        self._writers -= {writer, there[1]}
+            pass
+        finally:  # also where the loop ends first
+            self._writers -= ends
+            for end in ends:
+                end.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

@@ -81,10 +81,12 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class SupervisorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The parent of the roles of one machine: its control socket, and the folder of its logs."""
+    """The parent of the roles of one machine: its control socket, and the folder of its logs. `spares`: of the worker
+    and of each shard a second process stands by, loaded, and takes over at once when the first one dies."""
 
     control: Endpoint = "tcp://127.0.0.1:5631"
     state_dir: str = "var"
+    spares: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 

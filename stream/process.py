@@ -14,6 +14,7 @@ import zmq
 from stream.wire import MAX_FRAME_BYTES
 
 MAX_WAITING_MESSAGES = 10_000
+STAND_BY = "WARDBEAT_STAND_BY"  # set by the supervisor in the environment of a spare process
 
 
 class BindError(ValueError):
@@ -85,6 +86,12 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         raise SystemExit(1)
+
+
+def stand_by() -> None:
+    """In a spare process: wait, all loaded and nothing bound, until its supervisor says that its turn has come."""
+    if os.environ.get(STAND_BY) and not sys.stdin.buffer.readline():
+        raise SystemExit(0)  # not needed any more
 
 
 def settle_memory() -> None:

@@ -179,12 +179,14 @@ class Stage:
             )
 
     def roles(self) -> dict[str, int]:
-        """Name to pid of all processes that run: the roles, their supervisor, the producer."""
+        """Name to pid of all processes that run: the roles, their spares, their supervisor, the producer."""
         pids = {"producer": self.sessions[-1].process.pid} if self.sessions else {}
         assert self._ward_process is not None
         pids["supervisor"] = self._ward_process.pid
         with contextlib.suppress(TimeoutError):
-            pids |= {name: role.pid for name, role in ask(self.control, "status").roles.items() if role.pid}
+            told = ask(self.control, "status").roles
+            pids |= {name: role.pid for name, role in told.items() if role.pid}
+            pids |= {f"{name} spare": role.spare for name, role in told.items() if role.spare}
         return pids
 
     def restarts(self) -> dict[str, int]:

@@ -27,6 +27,7 @@ QUIET_S = 2.5  # nothing new published for so long after the last source ended: 
 SETTLE_S = 30.0  # but no longer than this is waited for it
 STOPPING_S = 0.8  # and no longer than this, in all, after Ctrl-C
 POLL_S = 0.05
+SPARE_AFTER_S = 10.0
 PRODUCER = "producer"
 ACCOUNT = "sent.json"  # what the producer has sent, by bed
 
@@ -137,8 +138,10 @@ def _open(page: str) -> None:
 
 def _roles(settings: Settings, path: Path, produce: Sequence[str]) -> list[Role]:
     given = ("--config", str(path))
-    roles = [Role(name, (name, *given)) for name in ("worker", "gateway")]
-    roles += [Role(f"shard.{name}", ("shard", name, *given)) for name in settings.shards]
+    # One after the other and when the ward is up: loading takes a core for seconds.
+    spare_s = itertools.count(SPARE_AFTER_S, SPARE_AFTER_S) if settings.supervisor.spares else itertools.repeat(None)
+    roles = [Role("worker", ("worker", *given), spare_after_s=next(spare_s)), Role("gateway", ("gateway", *given))]
+    roles += [Role(f"shard.{name}", ("shard", name, *given), spare_after_s=next(spare_s)) for name in settings.shards]
     if produce:
         account = ("--account", str(path.with_name(ACCOUNT)))
         control = ("--control", settings.producer.control) if settings.producer.control else ()

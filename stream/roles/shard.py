@@ -20,7 +20,7 @@ from stream.config import Settings, ShardSettings, profile_of
 from stream.latency import Latency
 from stream.log import mark_ready
 from stream.metrics import Metrics, Snapshot, endpoint
-from stream.process import Stop, bind, connect, fresh_id, settle_memory
+from stream.process import Stop, bind, connect, fresh_id, settle_memory, stand_by
 from stream.relief import TOLD
 from stream.shard import SIGNAL_LOST_S, STREAM_LATE_MS, Shard
 from stream.transport.ingest import PACKETS_PER_BED, Ingest
@@ -50,6 +50,7 @@ def serve(settings: Settings, name: str) -> int:
     Raises KeyError for a shard that is not in the settings, BindError for a port that is taken."""
     own = settings.shards[name]
     warm(own.n_leads)
+    stand_by()
     with (
         Stop() as stop,
         bind(zmq.ROUTER, f"shards.{name}.bind", own.bind) as sources,

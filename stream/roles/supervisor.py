@@ -1,6 +1,7 @@
 """Starts the roles of a ward on this machine, starts those again that die, and stops them all.
 
-    shard.a   died ─▶ started again after 0.2, 0.4, ... 5 s; five times at once, and it is given up
+    shard.a   died ─▶ its spare takes over; where none stands by yet, started again after 0.2, 0.4, ... 5 s;
+                      five times at once, and it is given up
 
 The control socket takes `status`, `kill ROLE` and `stop`; `ask` is its client. docs/architecture.md
 shows the processes; `child.py` is one of them.
@@ -105,6 +106,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop all roles: SIGTERM, and SIGKILL for those that are still there after 1.5 s."""
+        for child in self._children.values():
+            child.dismiss_spare()
         alive = [child for child in self._children.values() if child.alive]
         for child in alive:
             child.signal(signal.SIGTERM)

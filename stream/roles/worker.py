@@ -19,7 +19,7 @@ from stream.batcher import Batch, Batcher, Slice
 from stream.config import Settings, WorkerSettings
 from stream.log import mark_ready
 from stream.metrics import Metrics, Snapshot, endpoint
-from stream.process import Stop, bind, fresh_id, settle_memory
+from stream.process import Stop, bind, fresh_id, settle_memory, stand_by
 
 log = structlog.get_logger()
 
@@ -34,6 +34,7 @@ def serve(settings: Settings) -> int:
     judge = Judge.load(settings.worker.weights, settings.worker.device)
     sizes = batch_sizes(settings.worker.max_batch)
     judge.warm(sizes)
+    stand_by()
     with Stop() as stop, bind(zmq.ROUTER, "worker.bind", settings.worker.bind) as socket:
         worker = Worker(settings.worker, judge, socket)
         worker.metrics = endpoint(settings, "worker")

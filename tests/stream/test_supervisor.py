@@ -23,9 +23,13 @@ SCRIPT = """
 import os, signal, sys, time
 sys.path.insert(0, {root!r})
 from stream.log import mark_ready
+from stream.process import stand_by
 from stream.roles.child import follow_parent
 follow_parent()
 how = sys.argv[1]
+if how == "spared":
+    time.sleep(0.5)  # loads
+    stand_by()
 if how == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if how == "broken":
@@ -54,8 +58,8 @@ def program(tmp_path: Path) -> tuple[str, str]:
 def ward(tmp_path: Path, program: tuple[str, str]) -> Iterator[Callable[..., Supervisor]]:
     made: list[Supervisor] = []
 
-    def make(*hows: str, once: bool = False, **rest: object) -> Supervisor:
-        roles = [Role(how, (how,), once) for how in hows]
+    def make(*hows: str, once: bool = False, spare_after_s: float | None = None, **rest: object) -> Supervisor:
+        roles = [Role(how, (how,), once, spare_after_s) for how in hows]
         made.append(Supervisor(roles, tmp_path / "state", program=program, **rest))  # type: ignore[arg-type]
         made[-1].start(*hows)
         return made[-1]
@@ -100,6 +104,74 @@ def test_a_killed_role_is_started_again_and_that_is_said(ward: Callable[..., Sup
     assert said["name"] == "good"
     assert said["died"] == "signal SIGKILL"
     assert said["restarts"] == 1
+
+
+def test_a_spare_takes_over_from_a_killed_role_and_another_stands_by(ward: Callable[..., Supervisor]) -> None:
+    one = ward("spared", spare_after_s=0.0)
+    poll_until(one, lambda: one.status()["spared"].spare is not None)
+    first, spare = one.status()["spared"].pid, one.status()["spared"].spare
+    assert first is not None
+    assert spare is not None
+    os.kill(first, signal.SIGKILL)
+    poll_until(one, lambda: one.status()["spared"].restarts == 1 and one.status()["spared"].state == "ready")
+    assert one.status()["spared"].pid == spare
+    poll_until(one, lambda: one.status()["spared"].spare is not None)
+    last = one.status()["spared"].spare
+    assert last is not None
+    assert len({first, spare, last}) == 3
+    one.stop()
+    assert gone(spare)
+    assert gone(last)
+
+
+def test_a_spare_waits_without_being_ready_and_a_dead_one_is_not_used(
+    ward: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "SPARE_AGAIN_S", 0.1)
+    one = ward("spared", spare_after_s=0.0)
+    poll_until(one, lambda: one.status()["spared"].spare is not None)
+    first, spare = one.status()["spared"].pid, one.status()["spared"].spare
+    assert first is not None
+    assert spare is not None
+    with capture_logs() as events:
+        os.kill(spare, signal.SIGKILL)
+        poll_until(one, lambda: one.status()["spared"].spare not in {None, spare})
+    assert "spare_died" in [event["event"] for event in events]
+    second = one.status()["spared"].spare
+    assert second is not None
+    os.kill(second, signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
+    poll_until(one, lambda: one.status()["spared"].restarts == 1 and one.status()["spared"].state == "ready")
+    assert one.status()["spared"].pid not in {first, spare, second}
+
+
+def test_a_spare_dies_with_its_supervisor(tmp_path: Path, program: tuple[str, str]) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from stream.roles.child import Role
+from stream.roles.supervisor import Supervisor
+one = Supervisor([Role("spared", ("spared",), spare_after_s=0.0)], {str(tmp_path / "state")!r}, program={program!r})
+one.start("spared")
+while one.status()["spared"].spare is None:
+    one.poll(0.01)
+print("pids", one.status()["spared"].pid, one.status()["spared"].spare, flush=True)
+while True:
+    one.poll(0.1)
+"""
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    said = next(line.split()[1:] for line in parent.stdout if line.startswith("pids"))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until = time.monotonic() + 20
+    while not all(gone(int(pid)) for pid in said):
+        assert time.monotonic() < until, said
+        time.sleep(0.02)
 
 
 def test_a_role_that_dies_at_once_is_given_up_with_its_last_line(

@@ -59,7 +59,7 @@ class Network:
     overtaken with the given probabilities, both ways. Without a `peer` it takes nothing."""
 
     def __init__(self, seed: int = 0, loss: float = 0.0, double: float = 0.0, reorder: float = 0.0) -> None:
-        self.spoiler = Spoiler(seed, loss, double, reorder)
+        self._ways = {way: Spoiler(seed + i, loss, double, reorder) for i, way in enumerate(("up", "down"))}
         self.peer = True
         self.up: list[bytes] = []
         self.down: list[bytes] = []
@@ -82,16 +82,19 @@ class Network:
     def send_multipart(self, frames: list[bytes], flags: int = 0) -> None:
         if not self.peer:
             raise zmq.Again
-        self.up += self.spoil(frames)
+        self.up += self._ways["up"].spoil(frames)
+
+    def reply(self, frames: list[bytes]) -> None:
+        """What the shard sends; nothing arrives where there is no peer."""
+        if self.peer:
+            self.down += self._ways["down"].spoil(frames)
 
     def cut(self) -> None:
         """The connection breaks: what is on its way is gone."""
         self.peer = False
         self.up, self.down = [], []
-        self.spoiler.forget()
-
-    def spoil(self, frames: list[bytes]) -> list[bytes]:
-        return self.spoiler.spoil(frames)
+        for way in self._ways.values():
+            way.forget()
 
 
 class Ward:
@@ -116,8 +119,7 @@ class Ward:
         for event in self.ingest.take():
             self.events += event.chunks() if isinstance(event, Block) else [event]
         replies = self.ingest.replies(self.clock.utc_ns(), self.clock.mono_ns())
-        if self.network.peer:
-            self.network.down += self.network.spoil([encode(message) for _, message in replies])
+        self.network.reply([encode(message) for _, message in replies])
 
     def run_until(self, done: Callable[[], bool], limit_s: float = 300.0, step_ns: int = 20_000_000) -> None:
         until = self.clock.ns + round(limit_s * SECOND)

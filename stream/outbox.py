@@ -47,6 +47,11 @@ class Outbox:
         """Items that wait on disk."""
         return len(self._spill) if self._spill is not None else 0
 
+    @property
+    def in_flight(self) -> bool:
+        """Whether something was sent that is not committed yet."""
+        return self._sent > self._first
+
     def add(self, items: Iterable[Item]) -> None:
         """Keep items and let them be sent."""
         for item in items:

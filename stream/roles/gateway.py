@@ -41,6 +41,8 @@ RETAIN_NS = 60 * SECOND_NS
 RELEASE_NS = 2 * SECOND_NS  # a shard has so long to reset what it holds of what was acknowledged
 PENDING_NS = 60 * SECOND_NS  # an action that no shard confirmed is given back for so long
 RETRY_NS = SECOND_NS // 4
+UNRECORDED_NS = 2 * SECOND_NS  # alerts wait so long for a journal that cannot be written, then they are shown without
+MAX_UNRECORDED = 100_000
 SILENT_NS = 3 * SECOND_NS
 MOST_PER_TURN = 2000
 
@@ -140,6 +142,8 @@ class Gateway:
         self._greeted: dict[str, set[tuple[str, str, str]]] = {}
         self._greeted_ns: dict[str, int] = {}
         self._status_due_ns = self._retain_due_ns = self._journal_due_ns = self._watch_due_ns = 0
+        self._failing_since_ns: int | None = None  # the journal
+        self._unrecorded: dict[str, None] = {}  # ids of events that were published and are not on disk
         self._watched: set[bytes] = set()  # what subscribers want waves of: prefixes of topics
         self._complaint_due_ns: dict[str, int] = {}
 
@@ -147,6 +151,8 @@ class Gateway:
         self._turn: list[Published | AlertEvent | Action] = []
         self._frames: dict[int, bytes] = {}  # of a turn's messages, by id: as they came
         self._reached: dict[str, tuple[bytes, int]] = {}
+        self._own: list[AlertEvent] = []  # the gateway's own events, until they are on disk
+        self._early: list[AlertEvent] = []  # for show: those before them wait for the journal
         self._strips: list[Strip] = []
         self._asked: list[tuple[list[bytes], Action]] = []
         self._snapshots: list[list[bytes]] = []
@@ -162,7 +168,7 @@ class Gateway:
             self._drain(self._control, self._from_client)
         if self._publisher in ready and self._welcome():
             self._status_due_ns = 0
-        if self._turn or self._reached or self._echoes:
+        if self._turn or self._own or self._reached or self._echoes:
             self._commit()
         for envelope in self._snapshots:
             self._send(self._control, envelope, *self.register.snapshot(self._number))
@@ -251,14 +257,20 @@ class Gateway:
         session, first, after = message.session, message.first, message.first + len(message.events)
         now_ns = self._monotonic_ns()
         until = self._reached[session][1] if session in self._reached else self._sessions.until(session)
+        events = [item for item in message.events if isinstance(item, AlertEvent)]
+        for event in events:
+            check(event)
+        if first > until and self._unwritable:
+            for event in events:
+                self.register.heard(event.bed, event.epoch, identity, now_ns)
+            self._early.extend(events)
+            self._reached.setdefault(session, (identity, until))
+            return
         if first > until and not self._sessions.believe(session, first, now_ns):
             self._complain("alerts_early", shard=message.shard, first=first, wanted=until)
             return
         if first > until:
             self._complain("alerts_missing", shard=message.shard, first=first, wanted=until)
-        events = [item for item in message.events if isinstance(item, AlertEvent)]
-        for event in events:
-            check(event)
         for event in events:
             self.register.heard(event.bed, event.epoch, identity, now_ns)
         self._turn.extend(events)
@@ -276,7 +288,7 @@ class Gateway:
             key = (message.session, bed, epoch)
             if key in before or self._give_back(identity, bed, epoch, sample):
                 greeted.add(key)
-        self._turn.extend(self.register.left_behind(message, now_ns, monotonic_ns))
+        self._own.extend(self.register.left_behind(message, now_ns, monotonic_ns))
 
     def _give_back(self, identity: bytes, bed: str, epoch: str, sample: int) -> bool:
         try:
@@ -336,7 +348,8 @@ class Gateway:
     def _commit(self) -> None:
         now_ns = self._utc_ns()
         turn = [
-            self._stamped(message, now_ns) if isinstance(message, AlertEvent) else message for message in self._turn
+            self._stamped(message, now_ns) if isinstance(message, AlertEvent) else message
+            for message in [*self._turn, *self._own]
         ]
         events = [message for message in turn if isinstance(message, AlertEvent)]
         actions = [*(action for _, action in self._asked), *self._echoes]
@@ -344,18 +357,25 @@ class Gateway:
         written = self._write(events, actions, until)
         new_events, new_actions = written or ([], [])
         if written is None:
-            # The shards have their alerts still, and clients are told; only echoes are ours to keep.
+            # The shards have their alerts still, and clients are told; echoes and events of our own are ours to keep.
             for envelope, action in self._asked:
                 text = "the journal cannot be written now; try again"
                 self._send(self._control, envelope, wire.Reply(id=action.id, ok=False, text=text))
-            self._echoes = self._echoes[-MOST_PER_TURN:]
+            self._echoes, self._own = self._echoes[-MOST_PER_TURN:], self._own[-MOST_PER_TURN:]
+            if self._unwritable:
+                self._show_unrecorded([*events, *self._early])
+                for session, (identity, _) in self._reached.items():  # that we are here; nothing more is on disk
+                    on_disk = self._sessions.until(session)
+                    self._send(self._shards, [identity], wire.Committed(session=session, until=on_disk))
         else:
             self._sessions.committed(until)
             for session, (identity, number) in self._reached.items():
                 self._send(self._shards, [identity], wire.Committed(session=session, until=number))
             self._forward({id(action) for action in new_actions})
-            self._echoes = []
-        fresh = {*map(id, new_events), *map(id, new_actions)}
+            self._echoes, self._own = [], []
+        fresh = {*map(id, new_actions), *(id(e) for e in new_events if e.event_id not in self._unrecorded)}
+        for event in new_events:
+            self._unrecorded.pop(event.event_id, None)
         for message in turn:
             if not isinstance(message, AlertEvent | Action) or id(message) in fresh:
                 self._publish(message)
@@ -364,7 +384,7 @@ class Gateway:
                 self._publish(action)
         if new_events and self._bridges is not None:
             self._bridges.wake()
-        self._turn, self._reached, self._asked, self._strips = [], {}, [], []
+        self._turn, self._reached, self._early, self._asked, self._strips = [], {}, [], [], []
         self._frames.clear()
 
     def _write(
@@ -378,12 +398,29 @@ class Gateway:
                 self.counts["strips_committed"] += len(self._strips)
                 self.counts["events_committed"] += len(new_events)
                 self.counts["events_repeated"] += len(events) - len(new_events)
+                if events or actions or until:
+                    self._failing_since_ns = None
                 return new_events, new_actions
         except JournalError as error:
             self._journal_due_ns = self._monotonic_ns() + RETRY_NS
+            self._failing_since_ns = self._failing_since_ns or self._monotonic_ns()
             self._complain("journal_failed", error=str(error), n_events=len(events))
-        self.counts["events_not_committed"] += len(events)
         return None
+
+    @property
+    def _unwritable(self) -> bool:
+        """Whether the journal has failed for so long that alerts do not wait for it any more."""
+        since_ns = self._failing_since_ns
+        return since_ns is not None and self._monotonic_ns() - since_ns >= UNRECORDED_NS
+
+    def _show_unrecorded(self, events: list[AlertEvent]) -> None:
+        """Publish alerts that are not on disk: once, and with no time of commitment."""
+        for event in events:
+            if event.event_id not in self._unrecorded:
+                self._unrecorded[event.event_id] = None
+                self._publish(replace(event, stamps=replace(event.stamps, committed=0)))
+        while len(self._unrecorded) > MAX_UNRECORDED:
+            del self._unrecorded[next(iter(self._unrecorded))]
 
     @staticmethod
     def _stamped(event: AlertEvent, now_ns: int) -> AlertEvent:
@@ -475,7 +512,7 @@ class Gateway:
         self._status_due_ns = monotonic_ns + SECOND_NS
         self.register.forget(monotonic_ns)
         for _, action in [release for release in self._releases if release[0] <= monotonic_ns]:
-            self._turn.extend(self.register.released(action, self._utc_ns()))
+            self._own.extend(self.register.released(action, self._utc_ns()))
         self._releases = [release for release in self._releases if release[0] > monotonic_ns]
         for shard, greeted_ns in list(self._greeted_ns.items()):
             if monotonic_ns - greeted_ns > SILENT_NS:
@@ -486,12 +523,13 @@ class Gateway:
             gauges = {"beds": len(self.register.beds), "alerts_standing": len(self.register.active)}
             self.metrics.put(Snapshot(counts=self.counts.copy(), gauges=gauges, stages=self._latency.totals()))
         state = {"beds": len(self.register.beds), "alerts_standing": len(self.register.active)}
+        state["events_unrecorded"] = len(self._unrecorded)
         accounts = self._bridges.accounts() if self._bridges is not None else {}
         for name, account in accounts.items():
             state |= {f"bridge.{name}.{what}": n for what, n in account.counts.items()}
             figures |= account.latency_ms
         alarms = {name: account.alarms for name, account in accounts.items()}
-        self._turn.extend(self._bus_alarms.step(alarms, self.register.active.values(), self._utc_ns()))
+        self._own.extend(self._bus_alarms.step(alarms, self.register.active.values(), self._utc_ns()))
         status = wire.BedStatus(
             shard="gateway",
             bed="gateway",

@@ -199,6 +199,11 @@ class _Ward:
         first = "never" if tally.first_alert_s is None else f"after {tally.first_alert_s:.1f} s"
         n_alerts = ", ".join(f"{tally.priorities[priority]} {priority}" for priority in ("high", "medium", "low"))
         lines.append(f"alerts: {n_alerts}; the first of a patient {first}")
+        if tally.unrecorded:
+            lines.append(
+                f"ALARMS NOT RECORDED: {tally.unrecorded} alert events were shown and are not in the journal; "
+                "the shards keep them in their folders and hand them over when they are started there again"
+            )
         lines.append(f"samples: {self._samples()}")
         kinds = ", ".join(f"{kind} {p50:.0f}/{p99:.0f}" for kind, (p50, p99) in tally.latencies().items())
         lines.append(f"sample received to message published, p50/p99 in ms: {kinds or 'not told'}")
@@ -214,9 +219,10 @@ class _Ward:
 
     @property
     def fell_short(self) -> bool:
-        """Whether samples are unaccounted for, or that could not be told in time, or the producer failed."""
+        """Whether samples are unaccounted for, or that could not be told in time, alerts are not on disk, or the
+        producer failed."""
         untold = self._sent_is_known and not (self._settled or self._stopped)
-        return bool(untold or self.unaccounted or self._producer_failed)
+        return bool(untold or self.unaccounted or self._tally.unrecorded or self._producer_failed)
 
     @property
     def _producer_failed(self) -> bool:

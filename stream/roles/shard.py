@@ -93,9 +93,7 @@ class ShardRole:
             self._poller.register(socket, zmq.POLLIN)
         self._session = fresh_id()
         self._worker_session = ""
-        self._began_ns = self._worker_heard_ns = self._answered_ns = self._gateway_heard_ns = self._offered_ns = (
-            time.monotonic_ns()
-        )
+        self._began_ns = self._worker_heard_ns = self._answered_ns = self._offered_ns = time.monotonic_ns()
         self._due_ns = dict.fromkeys(("watch", "greet", "status", "checkpoint"), 0)
         self._latency = Latency()
         self._busy_s = 0.0  # that a round takes, lately
@@ -233,8 +231,8 @@ class ShardRole:
 
     def _drain_gateway(self) -> None:
         for message in self._messages(self._gateway):
-            self._gateway_heard_ns = time.monotonic_ns()
             if isinstance(message, wire.Committed):
+                self._offered_ns = time.monotonic_ns()
                 self.shard.outbox.committed(message)
             elif isinstance(message, wire.Action):
                 self._give(self._gateway, [echo] if (echo := self.shard.act(message)) else [])
@@ -262,7 +260,7 @@ class ShardRole:
         calm = set(self.ingest.steady(now_ns, mono_ns, SIGNAL_LOST_S, STREAM_LATE_MS)) - self.shard.watched(stalled)
         uneasy = [bed for bed in self.ingest.beds() if bed not in calm]
         self.shard.watch(stalled, (self.ingest.account(bed, now_ns, mono_ns) for bed in uneasy))
-        if len(self.shard.outbox) and mono_ns - max(self._gateway_heard_ns, self._offered_ns) > GATEWAY_SILENT_NS:
+        if self.shard.outbox.in_flight and mono_ns - self._offered_ns > GATEWAY_SILENT_NS:
             self._offered_ns = mono_ns
             self.shard.outbox.send_again()
         if (error := self._scribe.done()) is not None:
@@ -297,6 +295,8 @@ class ShardRole:
     def _send(self) -> None:
         if self._worker_session:
             self._give(self._worker, self.shard.work())
+        if not self.shard.outbox.in_flight:
+            self._offered_ns = time.monotonic_ns()
         self._give(self._gateway, self.shard.outbox.unsent())
         messages, self.shard.messages = self.shard.messages, []
         self._give(self._gateway, messages)

@@ -54,6 +54,11 @@ class Ward:
         self.heard_at: float | None = None
         self.n_missed = 0
 
+    @property
+    def unrecorded(self) -> int:
+        """Alert events that were published though the journal does not have them."""
+        return 0 if self.gateway is None else self.gateway.counts.get("events_unrecorded", 0)
+
     def take(self, item: Item) -> list[Word]:
         """Take what the subscriber handed out; returns what is worth a line: alerts, actions, words."""
         self.heard_at = self.monotonic()
@@ -64,7 +69,8 @@ class Ward:
         message = item.message
         if isinstance(message, BedStatus):
             if item.topic == "gateway":
-                self.gateway = message
+                before, self.gateway = self.unrecorded, message
+                return _recording(before, self.unrecorded)
             else:
                 row = self._row(message.bed)
                 row.status, row.status_at = message, self.heard_at
@@ -104,7 +110,9 @@ class Ward:
 
     def _settle(self, event: AlertEvent) -> None:
         row = self._row(event.bed)
-        since_ns = row.standing.pop(event.alert_id, (event, event.stamps.committed or self.utc_ns()))[1]
+        since_ns = row.standing.pop(
+            event.alert_id, (event, event.stamps.committed or event.stamps.decided or self.utc_ns())
+        )[1]
         if event.state != "inactive":
             row.standing[event.alert_id] = event, since_ns
         if event.phase == "start" and event.suppressed_by is None:
@@ -112,6 +120,13 @@ class Ward:
 
     def _row(self, bed: str) -> Row:
         return self.rows.setdefault(bed, Row())
+
+
+def _recording(before: int, now: int) -> list[Word]:
+    """What is to be said where the journal has just failed, or has what it lacked."""
+    if now and not before:
+        return ["ALARMS NOT RECORDED: the journal cannot be written; see the gateway's log"]
+    return ["alarms are recorded again, and so are those that came meanwhile"] if before and not now else []
 
 
 def mark(event: AlertEvent) -> str:
@@ -173,7 +188,7 @@ def line(word: Word) -> Text:
     if isinstance(word, Action):
         moment = datetime.fromtimestamp(word.at_ns / 1e9, UTC)
         return Text(f"{moment:%H:%M:%S} {clean(word.bed)}: {word.kind} by {clean(word.who)}")
-    moment = datetime.fromtimestamp(word.stamps.committed / 1e9, UTC)
+    moment = datetime.fromtimestamp((word.stamps.committed or word.stamps.decided) / 1e9, UTC)
     at_s = word.stream_time.sample / word.stream_time.fs
     ending = {"start": "", "end": " ends", "reset": " reset"}.get(word.phase, "")
     notes = ", latched" if word.state == "latched" else ""

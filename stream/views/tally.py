@@ -35,6 +35,7 @@ class Tally:
         self.priorities: Counter[str] = Counter()
         self.first_alert_s: float | None = None
         self.progress = 0
+        self.unrecorded = 0  # alert events that the gateway published without having them on disk, by its last account
         self._latency_ms: dict[str, deque[float]] = {
             kind: deque(maxlen=_KEPT) for kind in ("beats", "windows", "alerts")
         }
@@ -53,7 +54,9 @@ class Tally:
             self.progress += 1
             if message.phase == "start":
                 self._started(message, elapsed_s)
-        elif isinstance(message, BedStatus) and message.bed != message.shard:  # not the gateway's own
+        elif isinstance(message, BedStatus) and message.bed == message.shard:  # the gateway's own
+            self.unrecorded = message.counts.get("events_unrecorded", 0)
+        elif isinstance(message, BedStatus):
             bed = self._bed(message.bed)
             if bed.status is None or any(bed.status.counts.get(n) != message.counts.get(n) for n in _MOVING):
                 self.progress += 1

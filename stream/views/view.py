@@ -93,6 +93,9 @@ class Screen:
             table.add_row(*self._cells(bed, ward.rows[bed]))
         hidden = len(ward.rows) - n_beds
         parts: list[RenderableType] = [Text(NOTICE, "bold black on yellow"), self._state(), Text(), table]
+        if ward.unrecorded:
+            words = f"ALARMS NOT RECORDED: {ward.unrecorded} alert events are not on disk"
+            parts.insert(1, Text(words, "bold white on red"))
         if hidden:
             parts.append(Text(f"and {hidden} more beds, none with a higher alert", "dim"))
         parts += [Text(), Text("alerts", "bold")]
@@ -112,8 +115,8 @@ class Screen:
         if ward.gateway is not None:
             counts, latency = ward.gateway.counts, ward.gateway.latency_ms
             words.append(f"{counts.get('events_committed', 0)} alert events on disk")
-            if counts.get("events_not_committed"):
-                words.append(f"JOURNAL FAILED {counts.get('journal_failed', 0)} times")
+            if counts.get("journal_failed"):
+                words.append(f"JOURNAL FAILED {counts['journal_failed']} times")
             if "decided>committed" in latency:
                 words.append("decided to disk {:.0f}/{:.0f} ms".format(*latency["decided>committed"]))
         if ward.n_missed:

@@ -91,6 +91,13 @@ class Bench:
                 fresh.append((topic.decode(), self.published[-1][2]))
         return fresh
 
+    def account(self) -> dict[str, int]:
+        """The gateway's latest account of itself."""
+        self.settle()
+        account = [message for topic, _, message in self.published if topic == "gateway"][-1]
+        assert isinstance(account, wire.BedStatus)
+        return account.counts
+
     def close(self) -> None:
         for socket in self.sockets:
             socket.close(0)
@@ -389,13 +396,63 @@ def test_a_locked_journal_holds_up_alerts_and_nothing_else(bench: Bench) -> None
     (failure,) = [entry for entry in logs if entry["event"] == "journal_failed"]
     assert "database is locked" in failure["error"]
     assert failure["log_level"] == "warning"
-    assert bench.gateway.counts["events_not_committed"] == 1
+    assert bench.gateway.counts["events_committed"] == 0
     other.execute("ROLLBACK")
     other.close()
     bench.later_ns += SECOND
     bench.send(alerts(alert()))
     assert bench.answer() == Committed(session="s1", until=1)
     assert [topic for topic, _ in bench.settle()] == ["alert.bed-1"]
+
+
+def test_where_the_journal_fails_for_long_alerts_are_shown_once_and_committed_when_it_can_be_written(
+    bench: Bench,
+) -> None:
+    first, second, third = (alert(f"red{n}", bed="bed-1") for n in range(3))
+    other = sqlite3.connect(bench.settings.gateway.journal, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    bench.send(greeting(), alerts(first))
+    assert bench.settle() == []
+    bench.later_ns += 3 * SECOND
+    bench.send(alerts(first))  # as the shard sends it again
+    ((topic, shown),) = [(topic, message) for topic, message in bench.settle() if topic.startswith("alert")]
+    assert topic == "alert.bed-1"
+    assert (shown.alert_id, shown.stamps.committed) == ("red0", 0)
+    assert bench.answer() == Committed(session="s1", until=0)  # the gateway is there; nothing is on disk
+    bench.send(alerts(second, first=1), alerts(first, second))
+    assert [m.alert_id for topic, m in bench.settle() if topic.startswith("alert")] == ["red1"]
+    assert {event.alert_id for event in bench.gateway.register.active.values()} == {"red0", "red1"}
+    bench.later_ns += 2 * SECOND
+    assert bench.account()["events_unrecorded"] == 2
+    assert list(bench.journal.query()) == []
+
+    other.execute("ROLLBACK")
+    other.close()
+    bench.later_ns += SECOND
+    while bench.shard.poll(0):
+        bench.shard.recv_multipart()
+    bench.send(alerts(first, second, third))
+    assert bench.answer() == Committed(session="s1", until=3)
+    assert [m.alert_id for topic, m in bench.settle() if topic.startswith("alert")] == ["red2"]
+    assert [event.alert_id for event in bench.journal.query()] == ["red0", "red1", "red2"]
+    bench.later_ns += 2 * SECOND
+    assert bench.account()["events_unrecorded"] == 0
+
+
+def test_what_the_gateway_itself_had_to_say_is_kept_until_the_journal_can_be_written(bench: Bench) -> None:
+    bench.send(greeting(), alerts(alert("red", bed="bed-1", epoch="old")))
+    bench.settle()
+    other = sqlite3.connect(bench.settings.gateway.journal, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for _ in range(3):  # the shard no longer has the epoch of the alert: the gateway ends it
+        bench.send(greeting())
+        bench.settle()
+        bench.later_ns += 6 * SECOND
+    other.execute("ROLLBACK")
+    other.close()
+    bench.later_ns += SECOND
+    bench.settle()
+    assert [event.phase for event in bench.journal.query()] == ["start", "end"]
 
 
 def test_a_locked_journal_loses_no_echo_of_an_action(bench: Bench) -> None:

@@ -29,8 +29,15 @@ function route() {
 
 store.addEventListener("change", (event) => page?.change?.(event));
 store.addEventListener("change", ({ what }) => { if (what === "snapshot" || what === "gateway") banner(); });
+store.addEventListener("change", ({ what }) => { if (what === "flow") unrecorded(store.flow.gateway.events_unrecorded ?? 0); });
 link.addEventListener("state", banner);
 addEventListener("hashchange", () => { route(); main.focus({ preventScroll: true }); });
+
+function unrecorded(n) {
+  const node = document.getElementById("unrecorded");
+  node.hidden = n === 0;
+  say(node, n ? `ALARMS NOT RECORDED: ${n} alert event${n === 1 ? " is" : "s are"} not on disk; the journal cannot be written` : "");
+}
 
 function banner() {
   const node = document.getElementById("link");

@@ -32,7 +32,7 @@ export const graver = (a, b) =>
   ORDER[a.priority] - ORDER[b.priority] || (a.kind === "technical") - (b.kind === "technical") || since(b) - since(a);
 
 /** When an alert began, ms since 1970. */
-export const since = (event) => event.began ?? (event.stamps?.committed ?? 0) / 1e6;
+export const since = (event) => event.began ?? (event.stamps?.committed || event.stamps?.decided || 0) / 1e6;
 
 export const mark = (e) => (e.kind === "technical" ? "!!" : { high: "***", medium: "**", low: "*" }[e.priority]);
 

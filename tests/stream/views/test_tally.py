@@ -86,7 +86,9 @@ def test_what_was_given_up_is_told_where_there_is_any() -> None:
 
 
 def test_the_gateways_own_account_is_no_bed() -> None:
-    assert tally_of(status(0, bed="gateway", shard="gateway")).beds == {}
+    tally = tally_of(status(0, bed="gateway", shard="gateway", events_unrecorded=2))
+    assert tally.beds == {}
+    assert tally.unrecorded == 2
 
 
 def test_latency_runs_from_receipt_to_publication() -> None:

@@ -316,12 +316,26 @@ def test_a_view_that_joins_or_joins_again_shows_exactly_what_stands() -> None:
 
 def test_a_journal_that_fails_is_shown() -> None:
     stage = Stage(Screen)
-    counts = {"events_committed": 5, "events_not_committed": 2, "journal_failed": 3}
+    counts = {"events_committed": 5, "events_unrecorded": 2, "journal_failed": 3}
     latency = {"decided>committed": (2.0, 9.0)}
     stage.publish(status("gateway", shard="gateway", counts=counts, latency_ms=latency))
     text = "\n".join(stage.lines())
     assert "5 alert events on disk, JOURNAL FAILED 3 times, decided to disk 2/9 ms" in text
     assert "0 beds" in text
+    assert "ALARMS NOT RECORDED: 2 alert events are not on disk" in text
+    stage.publish(status("gateway", shard="gateway", counts=counts | {"events_unrecorded": 0}, latency_ms=latency))
+    text = "\n".join(stage.lines())
+    assert "2 alert events are not on disk" not in text
+    assert "alarms are recorded again" in text
+
+
+def test_plain_lines_tell_once_that_alarms_are_not_recorded() -> None:
+    stage = Stage(Lines)
+    for n in (0, 1, 2, 0):
+        stage.publish(status("gateway", shard="gateway", counts={"events_unrecorded": n}, latency_ms={}))
+    text = stage.written()
+    assert text.count("ALARMS NOT RECORDED") == 1
+    assert text.count("alarms are recorded again") == 1
 
 
 def test_the_view_fits_the_output() -> None:

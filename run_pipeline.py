@@ -324,8 +324,10 @@ def alerts(
     ctx.obj = path = _journal(config_path, journal)
     if ctx.invoked_subcommand:
         return
+    from stream.alarms.conditions import CONDITIONS
     from stream.gateway import export, history
     from stream.gateway.journal import Journal
+    from stream.views.view import printed
 
     try:
         since_ns = export.parse_since(since, time.time_ns()) if since else None
@@ -334,17 +336,19 @@ def alerts(
     if actions and code:
         raise click.UsageError("--code: goes with alerts, an action has none; leave it or --actions out")
     with Journal(path, read_only=True) as opened:
+        if code and code not in CONDITIONS and not any(opened.query(code=code, limit=1)):
+            raise click.BadParameter(f"{code}: no such code; known are {', '.join(CONDITIONS)}", param_hint="--code")
         if form is not None and actions:
             export.export_actions(opened.actions(bed, since_ns), sys.stdout, form)
         elif form is not None:
             export.export_events(opened.query(bed, since_ns, code), sys.stdout, form)
         else:
-            from rich.console import Console
-
-            if actions:
-                Console().print(history.table_of_actions(opened.actions(bed, since_ns, limit=limit), str(path)))
-            else:
-                Console().print(history.table(opened.query(bed, since_ns, code, limit), str(path)))
+            told = (
+                history.table_of_actions(opened.actions(bed, since_ns, limit=limit), str(path))
+                if actions
+                else history.table(opened.query(bed, since_ns, code, limit), str(path))
+            )
+            printed().print(told)
 
 
 @alerts.command("show", epilog="Example: python run_pipeline.py alerts show 1f0c2a9b --png strip.png")
@@ -356,16 +360,15 @@ def alerts(
 @click.pass_obj
 def show(path: Path, alert_id: str, config_path: str | None, journal: Path | None, png: Path | None, dpi: int) -> None:
     """One alert from beginning to end, and its strip drawn on ECG paper. ID: of the first column, or more of it."""
-    from rich.console import Console
-
     from stream.gateway import history
     from stream.gateway.journal import Journal
     from stream.views import paper
+    from stream.views.view import printed
 
     with Journal(_journal(config_path, journal) if config_path or journal else path, read_only=True) as opened:
         events = history.one(opened, alert_id)
         strip = opened.strip(events[0].strip) if events[0].strip else None
-    Console().print(history.story(events))
+    printed().print(history.story(events))
     if strip is None:
         click.echo("no strip: reds and yellows have one, some seconds after they began" if png else "no strip")
         sys.exit(FELL_SHORT if png else 0)

@@ -233,7 +233,11 @@ def test_a_ward_runs_accounts_for_every_sample_and_leaves_its_alerts(call: Calla
     assert ",bed2," in listed.output
     assert ",bed1," not in listed.output
     assert "HR_HIGH" in call("alerts", "--config", ward).output
+    unknown = call("alerts", "--config", ward, "--code", "NOPE")
+    assert unknown.exit_code == 2
+    assert "NOPE: no such code; known are" in unknown.output
     (found, *_) = csv.DictReader(listed.output.splitlines())
+    assert found["alert_id"][:8] in call("alerts", "--config", ward).output, "what `alerts show` asks for is told"
     shown = call("alerts", "show", found["alert_id"][:8], "--config", ward, "--png", ward.parent / "strip.png")
     assert shown.exit_code == 0, shown.output
     assert f"HR_HIGH, bed bed2, alert {found['alert_id']}" in shown.output

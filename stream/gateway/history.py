@@ -19,7 +19,8 @@ _STYLE = {"high": "bold red", "medium": "yellow", "low": "cyan"}
 def table(events: Iterable[AlertEvent], title: str) -> Table:
     """A row per event, in the order given; what does not fit here is in the exports."""
     shown = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("UTC", "id", "bed", "at", "code", "phase"):
+    shown.add_column("id", no_wrap=True, min_width=SHORT_ID)  # `alerts show` asks for it
+    for name in ("UTC", "bed", "at", "code", "phase"):
         shown.add_column(name, no_wrap=True)
     for name in ("alert", "note"):
         shown.add_column(name, overflow="fold")
@@ -27,7 +28,7 @@ def table(events: Iterable[AlertEvent], title: str) -> Table:
         why = f"suppressed by {event.suppressed_by}" if event.suppressed_by else event.reason
         note = ", ".join(word for word in ("latched" if event.state == "latched" else "", why) if word)
         emitted = event.emit_time[5:19].replace("T", " ")
-        named = (emitted, event.alert_id[:SHORT_ID], event.bed, clock(event.stream_time), event.code, event.phase)
+        named = (event.alert_id[:SHORT_ID], emitted, event.bed, clock(event.stream_time), event.code, event.phase)
         cells = [Text(clean(cell)) for cell in named]
         cells.append(Text(f"{mark(event)} {words(event)}", _STYLE[event.priority]))
         shown.add_row(*cells, Text(clean(note)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from stream import check, config, log
 from stream.config import BedSettings, Settings, SettingsError
@@ -20,7 +20,7 @@ from stream.process import Stop
 from stream.roles.child import Role
 from stream.roles.supervisor import Supervisor
 from stream.views.tally import Tally
-from stream.views.view import View, open_view
+from stream.views.view import View, open_view, printed
 
 READY_S = 120.0  # to load and warm the model, on a slow machine
 QUIET_S = 2.5  # nothing new published for so long after the last source ended: all is judged
@@ -104,10 +104,7 @@ def serve(
         ward.run(bool(produce), duration_s, lambda: stop.asked, "" if headless else page)
     if supervisor.wrong_usage:
         raise SettingsError([supervisor.given_up])
-    console = Console()
-    if not console.is_terminal:  # a log or a pipe has no width of its own; codes are not to be cut
-        console = Console(width=140)
-    console.print(*ward.closing(), f"state and logs: {state}", sep="\n")
+    printed().print(*ward.closing(), f"state and logs: {state}", sep="\n")
     return 1 if supervisor.given_up or ward.fell_short else 0
 
 

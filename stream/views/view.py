@@ -259,3 +259,9 @@ def open_view(title: str, *, headless: bool = False, console: Console | None = N
         if console.is_terminal and not console.is_dumb_terminal
         else Lines(title, Ward(), console)
     )
+
+
+def printed() -> Console:
+    """Standard output for tables. A log or a pipe has no width of its own: nothing is to be cut there."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from rich.console import RenderableType
 
-from stream import check, config, log
+from stream import check, checkpoint, config, log
 from stream.config import BedSettings, Settings, SettingsError
 from stream.gateway.subscriber import Publication, Subscriber
 from stream.process import Stop
@@ -28,6 +28,7 @@ SETTLE_S = 30.0  # but no longer than this is waited for it
 STOPPING_S = 0.8  # and no longer than this, in all, after Ctrl-C
 POLL_S = 0.05
 SPARE_AFTER_S = 10.0
+KEPT_S = 1.5  # in which every bed that shards have kept is told of: its account goes out once a second
 PRODUCER = "producer"
 ACCOUNT = "sent.json"  # what the producer has sent, by bed
 
@@ -93,6 +94,7 @@ def serve(
     for word in words:
         structlog.get_logger().warning("without", what=word)
     roles = _roles(settings, state / "settings.json", produce)
+    kept = any((Path(shard.state_dir) / checkpoint.NAME).exists() for shard in settings.shards.values())
     echo = sys.stderr if headless else None
     with (
         Stop() as stop,
@@ -100,7 +102,7 @@ def serve(
         Subscriber(settings.gateway.publish, settings.gateway.control) as news,
         Supervisor(roles, state, control=settings.supervisor.control, echo=echo) as supervisor,
     ):
-        ward = _Ward(supervisor, news, display, state / ACCOUNT)
+        ward = _Ward(supervisor, news, display, state / ACCOUNT, kept)
         ward.run(bool(produce), duration_s, lambda: stop.asked, "" if headless else page)
     if supervisor.wrong_usage:
         raise SettingsError([supervisor.given_up])
@@ -147,10 +149,12 @@ def _roles(settings: Settings, path: Path, produce: Sequence[str]) -> list[Role]
 
 
 class _Ward:
-    """The loop of `serve`."""
+    """The loop of `serve`. `kept`: shards have the state of an earlier run."""
 
-    def __init__(self, supervisor: Supervisor, news: Subscriber, display: View, account: Path) -> None:
-        self._supervisor, self._news, self._display = supervisor, news, display
+    def __init__(
+        self, supervisor: Supervisor, news: Subscriber, display: View, account: Path, kept: bool = False
+    ) -> None:
+        self._supervisor, self._news, self._display, self._kept = supervisor, news, display, kept
         self._account = account
         self._tally = Tally()
         self._began = time.monotonic()
@@ -164,6 +168,11 @@ class _Ward:
             return
         if page:
             _open(page)
+        if self._kept:
+            told = time.monotonic() + KEPT_S
+            while time.monotonic() < told:
+                self.turn()
+            self._tally.begin()
         if produced:
             self._supervisor.start(PRODUCER)
             ready = self._supervisor.wait_ready([PRODUCER], READY_S, lambda: asked() or self._produced_all(True))

@@ -101,7 +101,7 @@ class ShardRole:
         self._given_ns = 0
         self.refused = 0
         self.metrics: Metrics | None = None
-        self._path = Path(self._own.state_dir) / "checkpoint.msgpack"
+        self._path = Path(self._own.state_dir) / checkpoint.NAME
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._scribe = checkpoint.Scribe(self._path)
         self._positions: list[tuple[str, str, int]] = []  # that the newest checkpoint holds

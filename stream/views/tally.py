@@ -1,6 +1,7 @@
 """What a run has done so far, counted from what the gateway publishes, and told as its summary."""
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,10 +22,11 @@ class BedTally:
     n_windows: int = 0
     alerts: Counter[str] = field(default_factory=Counter)
     status: BedStatus | None = None
+    before: Mapping[str, int] = field(default_factory=dict)
 
     def count(self, name: str) -> int:
-        """Of the shard's latest account."""
-        return self.status.counts.get(name, 0) if self.status else 0
+        """Of the shard's latest account, less what it was `before` this run."""
+        return self.status.counts.get(name, 0) - self.before.get(name, 0) if self.status else 0
 
 
 class Tally:
@@ -32,6 +34,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.beds: dict[str, BedTally] = {}
+        self._before: dict[str, Mapping[str, int]] = {}
         self.priorities: Counter[str] = Counter()
         self.first_alert_s: float | None = None
         self.progress = 0
@@ -57,10 +60,17 @@ class Tally:
         elif isinstance(message, BedStatus) and message.bed == message.shard:  # the gateway's own
             self.unrecorded = message.counts.get("events_unrecorded", 0)
         elif isinstance(message, BedStatus):
+            if message.bed not in self.beds and not _moved(self._before.get(message.bed), message.counts):
+                return  # a bed of an earlier run, of which the shard keeps the account
             bed = self._bed(message.bed)
-            if bed.status is None or any(bed.status.counts.get(n) != message.counts.get(n) for n in _MOVING):
+            if _moved(bed.status.counts if bed.status else None, message.counts):
                 self.progress += 1
             bed.status = message
+
+    def begin(self) -> None:
+        """What was told so far was before this run: shards that have kept their state go on counting from there."""
+        self._before = {name: bed.status.counts for name, bed in self.beds.items() if bed.status is not None}
+        self.beds.clear()
 
     def summary(self) -> Table:
         """One row per bed, in the order of their names; the last row is all of them."""
@@ -101,7 +111,13 @@ class Tally:
             self.first_alert_s = elapsed_s
 
     def _bed(self, name: str) -> BedTally:
-        return self.beds.setdefault(name, BedTally())
+        if name not in self.beds:
+            self.beds[name] = BedTally(before=self._before.get(name, {}))
+        return self.beds[name]
+
+
+def _moved(before: Mapping[str, int] | None, counts: Mapping[str, int]) -> bool:
+    return before is None or any(before.get(name) != counts.get(name) for name in _MOVING)
 
 
 def _cells(bed: BedTally) -> list[str]:

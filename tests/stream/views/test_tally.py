@@ -101,3 +101,14 @@ def test_latency_runs_from_receipt_to_publication() -> None:
 def test_beds_stand_in_the_order_of_their_numbers() -> None:
     text = shown(tally_of(beat("N", "bed10"), beat("N", "bed9")))
     assert text.index("bed9") < text.index("bed10")
+
+
+def test_what_shards_have_kept_of_an_earlier_run_is_none_of_this_one() -> None:
+    tally = tally_of(status(15_000, 250), status(9000, bed="gone"))
+    tally.begin()
+    for message in (status(15_000, 250), status(9000, bed="gone")):
+        tally.take(message, 0.0)
+    assert tally.samples() == {}
+    tally.take(status(15_500, 260), 1.0)
+    tally.take(status(100, bed="new"), 1.0)
+    assert tally.samples() == {"bed1": (500, 10), "new": (100, 0)}

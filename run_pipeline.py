@@ -1,6 +1,7 @@
 """The command line: a thin door. Each command imports what it runs when it runs."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -18,6 +19,17 @@ OURS = {"model", "simulators", "stream"}
 FELL_SHORT, WRONG_USAGE = 1, 2
 RUNS = Path("runs")  # each run of a ward without a ward.toml has a folder of its own there
 
+
+class Number(click.FloatRange):
+    """A number in a range, as click's, but for `nan` and `inf`, which it lets through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number of use; give one in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
 config_option = click.option(
     "--config", "-c", "config_path", type=click.Path(), help="A ward.toml; without it, defaults."
 )
@@ -31,8 +43,8 @@ def playing_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--beds", type=click.IntRange(1, 4096), help="How many beds; fewer sources are used again."),
         click.option("--speed", default="1", show_default=True, help="0.25 to 100 times life, or `max`."),
-        click.option("--packet-ms", type=float, default=100.0, show_default=True, help="Length of a packet."),
-        click.option("--start", type=float, default=0.0, help="Begin each recording at this second."),
+        click.option("--packet-ms", type=Number(4, 10_000), default=100.0, show_default=True, help="Of a packet."),
+        click.option("--start", type=Number(0), default=0.0, help="Begin each recording at this second."),
         click.option("--loop/--no-loop", default=False, help="Start recordings again at their end."),
     )
     for option in reversed(options):
@@ -95,7 +107,7 @@ Examples:
 )
 @config_option
 @playing_options
-@click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds (wall clock) until the end.")
+@click.option("--duration", type=Number(0, min_open=True), help="Seconds (wall clock) until the end.")
 @click.option("--headless", is_flag=True, help="Logs only, no terminal view.")
 @click.option(
     "--state", "state_dir", type=click.Path(file_okay=False), help="For state and logs, where no --config is given."
@@ -407,7 +419,7 @@ Examples:
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for soak.json, soak.html and logs."
 )
 @click.option("--beds", type=click.IntRange(1, 20_000), help="In place of the plan's.")
-@click.option("--duration", type=click.FloatRange(5), help="Seconds to measure, in place of the plan's.")
+@click.option("--duration", type=Number(5), help="Seconds to measure, in place of the plan's.")
 @click.option("--seed", type=click.IntRange(0), help="In place of the plan's.")
 @click.option("--find-capacity", is_flag=True, help="Run it with more and more beds: the most that hold its limits.")
 def soak(

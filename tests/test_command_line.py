@@ -114,11 +114,13 @@ def test_a_shard_that_is_not_configured_is_refused(call: Callable[..., Result]) 
     [
         (("--source", "sim:nothing"), "no simulated patient 'nothing'; choose among default"),
         (("--source", "sim:vf", "--speed", "1000"), "speed: "),
-        (("--source", "sim:vf", "--packet-ms", "0"), "packet_ms"),
+        (("--source", "sim:vf", "--packet-ms", "0"), "--packet-ms"),
+        (("--source", "sim:vf", "--packet-ms", "nan"), "--packet-ms"),
+        (("--source", "sim:vf", "--start", "-5"), "--start"),
         (("--source", "nowhere/at/all.x"), "nowhere/at/all.x: "),
         (("--source", "sim:vf", "--beds", "65"), "beds: 65 are over the 64 of shards.*.capacity"),
     ],
-    ids=["patient", "speed", "packets", "source", "too many beds"],
+    ids=["patient", "speed", "packets", "no packets", "start", "source", "too many beds"],
 )
 def test_what_cannot_be_played_is_refused(call: Callable[..., Result], arguments: tuple[str, ...], said: str) -> None:
     result = call("produce", *arguments)

@@ -23,7 +23,8 @@ START_S = 120.0
 
 @pytest.fixture
 def ward(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Four simulated patients with nothing wrong; where the page is, and the journal."""
+    """Four simulated patients with nothing wrong; where the page is, and the journal. Without spares: a worker whose
+    spare takes over is back before there is anything to see."""
     ports = {
         name: free_port() for name in ("shard", "worker", "bind", "publish", "control", "super", "producer", "page")
     }
@@ -32,7 +33,7 @@ def ward(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     (tmp_path / "ward.toml").write_text(
         f"[shards.a]\nbind = {address['shard']}\n[worker]\nbind = {address['worker']}\n"
         f"[gateway]\nbind = {address['bind']}\npublish = {address['publish']}\ncontrol = {address['control']}\n"
-        f"[supervisor]\ncontrol = {address['super']}\n[producer]\ncontrol = {address['producer']}\n"
+        f"[supervisor]\ncontrol = {address['super']}\nspares = false\n[producer]\ncontrol = {address['producer']}\n"
         f"[dashboard]\nport = {ports['page']}\n{beds}"
     )
     command = [

@@ -16,10 +16,15 @@ new Announcer(store);
 const main = document.getElementById("page");
 let page = null;
 
+/** The name in an address; one that is badly written stands for itself, and is no bed. */
+function decoded(name) {
+  try { return decodeURIComponent(name); } catch { return name; }
+}
+
 function route() {
   const [, kind = "", name = ""] = location.hash.split("/");
   page?.leave();
-  page = kind === "bed" ? new BedPage(app, decodeURIComponent(name)) : kind === "alarms" ? new AlarmList(app) : kind === "engineering" ? new Engineering(app) : new Overview(app);
+  page = kind === "bed" ? new BedPage(app, decoded(name)) : kind === "alarms" ? new AlarmList(app) : kind === "engineering" ? new Engineering(app) : new Overview(app);
   app.page = page;
   main.replaceChildren(page.node);
   for (const anchor of document.querySelectorAll("nav a")) put(anchor, "aria-current", anchor.hash === `#/${kind}` ? "page" : null);

@@ -104,6 +104,7 @@ export class BedPage {
 
   tick(now) {
     const { bed } = this;
+    put(this.controls, "hidden", !bed);
     if (!bed) { say(this.rhythm, "no such bed, or not yet"); return; }
     const stale = bed.stale(now), known = !stale && bed.numeric;
     say(this.hr, known ? number(bed.numeric.hr) : "-?-");

@@ -66,8 +66,8 @@ export class AlarmTable {
 
   _row({ event: e, started, ended }, before) {
     const drawn = before?.row.querySelector(".strip");
-    const place = el("td.place", {}, drawn ?? el("button", { type: "button", onclick: ({ target }) => this._strip(e, target.parentElement), "aria-label": `Show the strip of ${e.bed} ${words(e)}` }, "Show"));
-    const notes = [e.suppressed_by ? "held back by a graver one" : "", e.reason].filter(Boolean).join(", ");
+    const place = el("td.place", {}, !e.strip ? "–" : drawn ?? el("button", { type: "button", onclick: ({ target }) => this._strip(e, target.parentElement), "aria-label": `Show the strip of ${e.bed} ${words(e)}` }, "Show"));
+    const notes = [held(e.suppressed_by), e.reason].filter(Boolean).join(", ");
     const row = el("tr", { dataset: { priority: e.kind === "technical" ? "technical" : e.priority, state: e.state } },
       el("td", {}, el("time", { datetime: started }, new Date(started).toLocaleTimeString("en-GB"))),
       el("td", {}, el("a", { href: `#/bed/${encodeURIComponent(e.bed)}` }, e.bed)),
@@ -87,6 +87,9 @@ export class AlarmTable {
     strip(canvas, await answer.json());
   }
 }
+
+/** Why an alarm is not sounded: another one of its chain stands or was just told, or the pulse goes on. */
+const held = (by) => (!by ? "" : by === "pulse" ? "held back: the pulse goes on" : "held back by another alarm");
 
 export class AlarmList {
   constructor(app) {

@@ -1,5 +1,6 @@
 """The page in a real browser: what it shows is what is so, and it never looks alive when it is not."""
 
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream import wire
 from tests.stream.dashboard.station import FS, LEAD_II, V1, Station, sinus
 from tests.stream.events import alert
 
@@ -129,6 +131,41 @@ def test_a_name_that_is_markup_is_a_name(page: Page, station: Station) -> None:
         page.wait_for_timeout(300)
         assert page.locator("#page script, #page img").count() == 0
     assert page.locator("h1").first.is_visible()
+
+
+def test_an_address_of_no_bed_is_said_so_and_has_no_buttons(page: Page, station: Station) -> None:
+    station.play("bed1", sinus)
+    page.goto(station.url)
+    until(lambda: tile(page, "bed1").count() == 1)
+    for where in ("#/bed/nosuch", "#/bed/%E0%A4%A"):
+        page.goto(f"{station.url}{where}")
+        until(lambda: page.locator(".bedpage .rhythm").inner_text() == "no such bed, or not yet")
+        assert not page.locator(".bedpage .controls").is_visible()
+    page.goto(f"{station.url}#/bed/bed1")
+    until(lambda: page.locator(".bedpage .controls").is_visible())
+
+
+def test_alarms_are_shown_where_the_journal_fails_and_a_banner_says_so_until_it_has_them(
+    page: Page, station: Station
+) -> None:
+    station.play("bed1", sinus)
+    page.goto(station.url)
+    until(lambda: tile(page, "bed1").count() == 1)
+    assert not page.locator("#unrecorded").is_visible()
+    first, second = alert("a1", bed="bed1"), alert("a2", bed="bed1")
+    other = sqlite3.connect(station.settings.gateway.journal, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    station.alert(first)
+    page.wait_for_timeout(3500)
+    station.alert(second)
+    until(lambda: tile(page, "bed1").get_attribute("data-priority") == "high")
+    until(lambda: "ALARMS NOT RECORDED: 1 alert event is not on disk" in page.locator("#unrecorded").inner_text())
+    other.execute("ROLLBACK")
+    other.close()
+    station.say(wire.Alerts(shard="a", session="s", first=0, events=(first, second)))
+    until(lambda: not page.locator("#unrecorded").is_visible())
+    with station.journal() as journal:
+        assert [event.alert_id for event in journal.query()] == ["a1", "a2"]
 
 
 def test_a_millivolt_is_ten_millimetres_a_second_twenty_five_and_a_gap_is_a_gap(page: Page, station: Station) -> None:

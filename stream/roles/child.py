@@ -100,11 +100,9 @@ class Child:
         """Start its process, or let the spare take over where one stands by."""
         self._ready_file.unlink(missing_ok=True)
         spare, self._spare = self._spare, None
-        by_spare = spare is not None and _your_turn(spare)
-        self._process = spare if by_spare else self._open()
-        assert self._process is not None
+        self._process = process = spare if spare is not None and _your_turn(spare) else self._open()
         self.state, self._started = "starting", self._clock()
-        self._log.info("role_started", name=self.role.name, pid=self._process.pid, spare=by_spare)
+        self._log.info("role_started", name=self.role.name, pid=process.pid, spare=process is spare)
 
     def _open(self, spare: bool = False) -> subprocess.Popen[bytes]:
         environment = os.environ | {PARENT: str(os.getpid()), READY_FILE: str(self._ready_file)}
@@ -186,9 +184,8 @@ class Child:
             self.dismiss_spare()
             self._log.error("role_given_up", name=self.role.name, died=self.died, last_line=self.last_line)
         else:
-            wait_s = min(BACKOFF_S * 2 ** max(0, self._deaths_at_once - 1), MAX_BACKOFF_S)
-            if self._spare is not None:
-                wait_s = 0.0
+            backoff_s = min(BACKOFF_S * 2 ** max(0, self._deaths_at_once - 1), MAX_BACKOFF_S)
+            wait_s = backoff_s if self._spare is None else 0.0
             self.state, self._due = "waiting", now + wait_s
             self._restarts += 1
             self._log.warning(

@@ -260,19 +260,18 @@ class Gateway:
         events = [item for item in message.events if isinstance(item, AlertEvent)]
         for event in events:
             check(event)
-        if first > until and self._unwritable:
-            for event in events:
-                self.register.heard(event.bed, event.epoch, identity, now_ns)
-            self._early.extend(events)
-            self._reached.setdefault(session, (identity, until))
-            return
-        if first > until and not self._sessions.believe(session, first, now_ns):
-            self._complain("alerts_early", shard=message.shard, first=first, wanted=until)
-            return
-        if first > until:
+        only_shown = first > until and self._unwritable
+        if first > until and not only_shown:
+            if not self._sessions.believe(session, first, now_ns):
+                self._complain("alerts_early", shard=message.shard, first=first, wanted=until)
+                return
             self._complain("alerts_missing", shard=message.shard, first=first, wanted=until)
         for event in events:
             self.register.heard(event.bed, event.epoch, identity, now_ns)
+        if only_shown:
+            self._early.extend(events)
+            self._reached.setdefault(session, (identity, until))
+            return
         self._turn.extend(events)
         self._strips.extend(item for item in message.events if isinstance(item, Strip))
         self._reached[session] = identity, max(until, after)
@@ -519,11 +518,13 @@ class Gateway:
                 log.warning("shard_silent", shard=shard, silent_s=round((monotonic_ns - greeted_ns) / 1e9, 1))
                 del self._greeted_ns[shard]
         figures = self._latency.figures(monotonic_ns)
+        state = {
+            "beds": len(self.register.beds),
+            "alerts_standing": len(self.register.active),
+            "events_unrecorded": len(self._unrecorded),
+        }
         if self.metrics is not None:
-            gauges = {"beds": len(self.register.beds), "alerts_standing": len(self.register.active)}
-            self.metrics.put(Snapshot(counts=self.counts.copy(), gauges=gauges, stages=self._latency.totals()))
-        state = {"beds": len(self.register.beds), "alerts_standing": len(self.register.active)}
-        state["events_unrecorded"] = len(self._unrecorded)
+            self.metrics.put(Snapshot(counts=self.counts.copy(), gauges=dict(state), stages=self._latency.totals()))
         accounts = self._bridges.accounts() if self._bridges is not None else {}
         for name, account in accounts.items():
             state |= {f"bridge.{name}.{what}": n for what, n in account.counts.items()}

@@ -19,6 +19,7 @@ from stream.gateway.subscriber import Publication, Subscriber
 from stream.process import Stop
 from stream.roles.child import Role
 from stream.roles.supervisor import Supervisor
+from stream.views.bedside import NOT_RECORDED
 from stream.views.tally import Tally
 from stream.views.view import View, open_view, printed
 
@@ -170,9 +171,9 @@ class _Ward:
             _open(page)
         if self._kept:
             told = time.monotonic() + KEPT_S
-            while time.monotonic() < told:
+            while time.monotonic() < told and not asked():
                 self.turn()
-            self._tally.begin()
+            self._tally = Tally(before=self._tally.accounts())
         if produced:
             self._supervisor.start(PRODUCER)
             ready = self._supervisor.wait_ready([PRODUCER], READY_S, lambda: asked() or self._produced_all(True))
@@ -207,7 +208,7 @@ class _Ward:
         lines.append(f"alerts: {n_alerts}; the first of a patient {first}")
         if tally.unrecorded:
             lines.append(
-                f"ALARMS NOT RECORDED: {tally.unrecorded} alert events were shown and are not in the journal; "
+                f"{NOT_RECORDED}: {tally.unrecorded} alert events were shown and are not in the journal; "
                 "the shards keep them in their folders and hand them over when they are started there again"
             )
         lines.append(f"samples: {self._samples()}")

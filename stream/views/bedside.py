@@ -16,6 +16,7 @@ from stream.views.waveline import WaveLine
 from stream.wire import Action, AlertEvent, BeatJudgement, BedStatus, Numeric, Reply, Waves
 
 STALE_S = 3.0
+NOT_RECORDED = "ALARMS NOT RECORDED"
 TREND = 30  # heart rates kept for a sparkline
 _LATENCIES = 200
 _ORDER = {"high": 0, "medium": 1, "low": 2}
@@ -110,9 +111,7 @@ class Ward:
 
     def _settle(self, event: AlertEvent) -> None:
         row = self._row(event.bed)
-        since_ns = row.standing.pop(
-            event.alert_id, (event, event.stamps.committed or event.stamps.decided or self.utc_ns())
-        )[1]
+        since_ns = row.standing.pop(event.alert_id, (event, _told_ns(event) or self.utc_ns()))[1]
         if event.state != "inactive":
             row.standing[event.alert_id] = event, since_ns
         if event.phase == "start" and event.suppressed_by is None:
@@ -122,10 +121,15 @@ class Ward:
         return self.rows.setdefault(bed, Row())
 
 
+def _told_ns(event: AlertEvent) -> int:
+    """When an alert was on disk; of one that is not, when it was decided; 0 where neither is known."""
+    return event.stamps.committed or event.stamps.decided
+
+
 def _recording(before: int, now: int) -> list[Word]:
     """What is to be said where the journal has just failed, or has what it lacked."""
     if now and not before:
-        return ["ALARMS NOT RECORDED: the journal cannot be written; see the gateway's log"]
+        return [f"{NOT_RECORDED}: the journal cannot be written; see the gateway's log"]
     return ["alarms are recorded again, and so are those that came meanwhile"] if before and not now else []
 
 
@@ -188,7 +192,7 @@ def line(word: Word) -> Text:
     if isinstance(word, Action):
         moment = datetime.fromtimestamp(word.at_ns / 1e9, UTC)
         return Text(f"{moment:%H:%M:%S} {clean(word.bed)}: {word.kind} by {clean(word.who)}")
-    moment = datetime.fromtimestamp((word.stamps.committed or word.stamps.decided) / 1e9, UTC)
+    moment = datetime.fromtimestamp(_told_ns(word) / 1e9, UTC)
     at_s = word.stream_time.sample / word.stream_time.fs
     ending = {"start": "", "end": " ends", "reset": " reset"}.get(word.phase, "")
     notes = ", latched" if word.state == "latched" else ""

@@ -30,11 +30,12 @@ class BedTally:
 
 
 class Tally:
-    """All beds of a ward. `progress` grows with all that samples cause: it stands still once all is judged."""
+    """All beds of a ward. `progress` grows with all that samples cause: it stands still once all is judged. `before`:
+    accounts of beds that shards have kept from an earlier run, and go on counting from."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Mapping[str, Mapping[str, int]] | None = None) -> None:
         self.beds: dict[str, BedTally] = {}
-        self._before: dict[str, Mapping[str, int]] = {}
+        self._before = before or {}
         self.priorities: Counter[str] = Counter()
         self.first_alert_s: float | None = None
         self.progress = 0
@@ -67,10 +68,9 @@ class Tally:
                 self.progress += 1
             bed.status = message
 
-    def begin(self) -> None:
-        """What was told so far was before this run: shards that have kept their state go on counting from there."""
-        self._before = {name: bed.status.counts for name, bed in self.beds.items() if bed.status is not None}
-        self.beds.clear()
+    def accounts(self) -> dict[str, Mapping[str, int]]:
+        """Bed to the shard's latest account of it."""
+        return {name: bed.status.counts for name, bed in self.beds.items() if bed.status is not None}
 
     def summary(self) -> Table:
         """One row per bed, in the order of their names; the last row is all of them."""

@@ -94,7 +94,7 @@ class Screen:
         hidden = len(ward.rows) - n_beds
         parts: list[RenderableType] = [Text(NOTICE, "bold black on yellow"), self._state(), Text(), table]
         if ward.unrecorded:
-            words = f"ALARMS NOT RECORDED: {ward.unrecorded} alert events are not on disk"
+            words = f"{bedside.NOT_RECORDED}: {ward.unrecorded} alert events are not on disk"
             parts.insert(1, Text(words, "bold white on red"))
         if hidden:
             parts.append(Text(f"and {hidden} more beds, none with a higher alert", "dim"))

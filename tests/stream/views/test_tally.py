@@ -104,8 +104,7 @@ def test_beds_stand_in_the_order_of_their_numbers() -> None:
 
 
 def test_what_shards_have_kept_of_an_earlier_run_is_none_of_this_one() -> None:
-    tally = tally_of(status(15_000, 250), status(9000, bed="gone"))
-    tally.begin()
+    tally = Tally(before=tally_of(status(15_000, 250), status(9000, bed="gone")).accounts())
     for message in (status(15_000, 250), status(9000, bed="gone")):
         tally.take(message, 0.0)
     assert tally.samples() == {}

@@ -64,8 +64,9 @@ def _of_members(expert: FeatureExpert, features: Tensor, target: Tensor, noise: 
     return fn.cross_entropy(logits.flatten(0, 1), every, label_smoothing=0.02) * logits.shape[0]
 
 
-def beat_loss(model: EcgMoe, pool: Pool, index: Int, rng: np.random.Generator, device: str) -> Tensor:
-    """The loss of one batch. Augmented: gain, polarity, place of the peak, leads swapped, the second missing, noise."""
+def beat_batch(pool: Pool, index: Int, rng: np.random.Generator, device: str) -> tuple[Tensor, Tensor]:
+    """Samples (k, 4, 128) and features (k, F) of beats `index` of the pool, augmented: gain, polarity, place of the
+    peak, leads swapped, the second missing, noise on the samples."""
     n = index.size
     wave, features = wave_and_features(pool, index, device)
     sign = rng.choice([-1.0, 1.0], (n, 2), p=[0.2, 0.8]).repeat(2, axis=1)
@@ -77,7 +78,12 @@ def beat_loss(model: EcgMoe, pool: Pool, index: Int, rng: np.random.Generator, d
     swap = tensor(rng.random(n) < 0.15, device) & (features[:, _SECOND_LEAD] > 0.5)
     wave = torch.where(swap[:, None, None], wave[:, [2, 3, 0, 1]], wave)
     noise = tensor(0.05 * rng.random((n, 1, 1)), device)
-    wave = wave + noise * torch.randn_like(wave) * (wave.abs().amax(2, keepdim=True) > 0)
+    return wave + noise * torch.randn_like(wave) * (wave.abs().amax(2, keepdim=True) > 0), features
+
+
+def beat_loss(model: EcgMoe, pool: Pool, index: Int, rng: np.random.Generator, device: str) -> Tensor:
+    """The loss of one batch, on augmented beats."""
+    wave, features = beat_batch(pool, index, rng, device)
     logits, _, gate = model.morphology(wave, features + 0.02 * torch.randn_like(features))
     use = gate.mean(0)
     target = tensor(_TARGET[pool.beat[index]], device)

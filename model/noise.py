@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from model import datasets
 from model.card import table
+from model.course import NOISE_LEARNT
 from model.ecg_moe import EcgMoe
 from model.examples import Spoil, load, recorded_noise
 from model.figures import Figures, FoldResult, figures
 from model.pool import join, spread
 from model.segments import MODEL_HZ, Float
-from model.train import NOISE_LEARNT
 
 SOURCES: dict[str, int | None] = {"mitdb": None, "vfdb": None, "cinc2017": 600}  # and how many records
 SNRS_DB = (None, 12.0, 6.0, 0.0)

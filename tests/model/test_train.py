@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import rr_beats
+from model import course, rr_beats
 from model import train as trainer
 from model.beat_phase import RrTask
 from model.datasets import RrRows
@@ -108,8 +108,8 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(
     (tmp_path / "whole").mkdir()
     (tmp_path / "broken").mkdir()
     whole = _weights(trainer._train_one(pool, records, SMALL, tmp_path / "whole", "all", "cpu"))
-    monkeypatch.setattr(trainer, "CHECKPOINT_STEPS", 10)
-    real, calls = trainer.beat_loss, 0
+    monkeypatch.setattr(course, "CHECKPOINT_STEPS", 10)
+    real, calls = course.beat_loss, 0
 
     def fails_at_step_15(*arguments: object) -> torch.Tensor:
         nonlocal calls
@@ -118,7 +118,7 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(
             raise KeyboardInterrupt
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer, "beat_loss", fails_at_step_15)
+    monkeypatch.setattr(course, "beat_loss", fails_at_step_15)
     with pytest.raises(KeyboardInterrupt):
         trainer._train_one(pool, records, SMALL, tmp_path / "broken", "all", "cpu")
     again = _weights(trainer._train_one(pool, records, SMALL, tmp_path / "broken", "all", "cpu"))

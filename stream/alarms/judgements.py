@@ -154,7 +154,8 @@ class Judgements:
             return
         if kind == BEAT:
             label, confidence, form, perhaps_v = what
-            runs.beat(at, ready, label, confidence, form, quiet, rhythms.rhythm == "SVT", perhaps_v)
+            sv_rhythm = rhythms.rhythm == "SVT"
+            runs.beat(at, ready, label, confidence, form, quiet, sv_rhythm, perhaps_v, rhythms.noisy)
             if runs.labels.endswith("NN") and runs.rrs[-1]:
                 rhythms.interval(runs.rrs[-1])
         else:

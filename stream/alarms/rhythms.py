@@ -15,14 +15,14 @@ from stream.alarms.pulse import Pulse
 HOP_TICKS = 2 * TICK_HZ
 HALF_WINDOW_TICKS = 5 * TICK_HZ
 MIN_QUALITY = 0.3  # windows of less are no evidence
-SEEN_VT, SURELY_VENTRICULAR = 0.3, 0.9  # probability of VT beside that of VF, and of both
+SURELY_VENTRICULAR = 0.8  # probability of VT or VF
 NN_KEPT, NN_NEEDED = 24, 12
 
 
 class Rhythms:
     """Rhythm of one bed, window by window, on the model's clock."""
 
-    __slots__ = ("book", "confidence", "lasting", "nn", "pulse", "rhythm", "streaks")
+    __slots__ = ("book", "confidence", "lasting", "nn", "noisy", "pulse", "rhythm", "streaks")
 
     def __init__(self, book: Book, pulse: Pulse) -> None:
         self.book, self.pulse = book, pulse
@@ -31,6 +31,7 @@ class Rhythms:
     def reset(self) -> None:
         """The signal is broken: evidence starts anew."""
         self.rhythm, self.confidence = "", 0.0
+        self.noisy = False  # the newest window is hardly readable
         self.lasting: dict[str, list[int]] = {
             "AFIB": [0, 0, 0],
             "IRREGULAR_HR": [0, 0, 0],
@@ -65,7 +66,8 @@ class Rhythms:
         """A judged window of 10 s that ends at tick `at`. `rate`: bpm of the detector's beats as of
         now. `vf_by_index`: the VF index is on. `quiet`: learning."""
         self.rhythm, self.confidence = rhythm, float(rhythms.get(rhythm, 0.0))
-        if quality < MIN_QUALITY or rhythm == "NOISE" or not rhythms:
+        self.noisy = quality < MIN_QUALITY
+        if self.noisy or rhythm == "NOISE" or not rhythms:
             self.streaks = {"VT": [0, 0], "VF": [0, 0]}
             return
         p = {name: float(rhythms.get(name, 0.0)) for name in ("VT", "VF", "AF", "AFL")}
@@ -77,12 +79,11 @@ class Rhythms:
             "quality": round(float(quality), 3),
         }
         self._streak("VF", "VFIB", p["VF"], at, ready, None, evidence, not vf_by_index)
-        # Where VT is well seen, VT and VF are one suspicion; and the beats of what is surely one of them are hard to
-        # find, so the rate of those that were found says nothing.
+        # The experts tell VT and VF from the rest far better than from each other, so for a VT, the lesser claim, both
+        # are one suspicion. The beats of what is surely one of them are hard to find: their rate says nothing then.
         either = p["VT"] + p["VF"]
         fast = rate >= self.book.profile.limit("VTACH", "rate") or either >= SURELY_VENTRICULAR
-        vt = either if p["VT"] >= SEEN_VT else p["VT"]
-        self._streak("VT", "VTACH", vt, at, ready, rate, evidence, fast and not quiet)
+        self._streak("VT", "VTACH", either, at, ready, rate, evidence, fast and not quiet)
         if quiet:
             return
         irregular = self.irregularity()
@@ -148,13 +149,14 @@ class Rhythms:
         return {
             "rhythm": self.rhythm,
             "confidence": self.confidence,
+            "noisy": self.noisy,
             "lasting": {code: list(tally) for code, tally in self.lasting.items()},
             "streaks": {code: list(streak) for code, streak in self.streaks.items()},
             "nn": list(self.nn),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.rhythm, self.confidence = state["rhythm"], state["confidence"]
+        self.rhythm, self.confidence, self.noisy = state["rhythm"], state["confidence"], state["noisy"]
         self.lasting = {code: list(tally) for code, tally in state["lasting"].items()}
         self.streaks = {code: list(streak) for code, streak in state["streaks"].items()}
         self.nn = list(state["nn"])

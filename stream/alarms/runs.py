@@ -30,6 +30,7 @@ class Runs:
         "forms",
         "labels",
         "last",
+        "noisy",
         "pulse",
         "pvcs",
         "rrs",
@@ -53,6 +54,7 @@ class Runs:
         """The signal is broken: nothing before tick `break_at` joins what comes after."""
         self.break_at = max(self.break_at, break_at)
         self.last = -1
+        self.noisy = False
         self.labels = ""
         self.rrs: deque[int] = deque(maxlen=KEPT)  # rrs[i] ends at the beat labels[i]; 0 where unknown
         self.forms: deque[int] = deque(maxlen=KEPT)
@@ -60,7 +62,7 @@ class Runs:
         self.run_start = -1
         self.sv_run, self.sv_start = 0, -1
         self.wide, self.wide_start = 0, -1  # beats in a row that are ventricular or may be
-        self.withheld: list[Any] = []  # a VT by the beats that the pulse speaks against: onset, when told, rate
+        self.withheld: list[Any] = []  # a VT by the beats that noise or the pulse speaks against: onset, when told, rate
 
     def beat(
         self,
@@ -72,11 +74,14 @@ class Runs:
         quiet: bool,
         sv_rhythm: bool,
         perhaps_v: bool = False,
+        noisy: bool = False,
     ) -> None:
         """A judged beat at tick `at`. `quiet`: learning or inop, so count but do not raise. `sv_rhythm`: the newest
-        window is of a supraventricular tachycardia. `perhaps_v`: it may be ventricular, whatever its label."""
+        window is of a supraventricular tachycardia. `perhaps_v`: it may be ventricular, whatever its label. `noisy`:
+        the newest window is hardly readable, so what was taken for beats makes no VTACH."""
         if self.last < self.break_at <= at:
             self.reset(self.break_at)
+        self.noisy = noisy
         rr = at - self.last if 0 <= self.last < at else 0
         self.last = at
         before, run_before = self.labels, self.run
@@ -178,11 +183,11 @@ class Runs:
             self._vtach(ready, {**evidence, "run": self.wide, "wide": True})
 
     def _vtach(self, ready: int, evidence: dict[str, Any]) -> None:
-        """A VT by the beats, where the pulse does not speak against it. What the pulse made of its last beats is seen
-        later only, so one that is withheld is looked at again for a while, with the pulse that has come until then."""
+        """A VT by the beats, where neither noise nor the pulse speaks against it. What the pulse made of its last beats
+        is seen later only, and so is the end of noise: one that is withheld is looked at again for a while."""
         onset, told, rate = self.withheld
         level = FAMILY.index("VTACH")
-        if self.pulse.trigger(self.book, "VTACH", onset, ready, rate, evidence, FAMILY[:level]):
+        if not self.noisy and self.pulse.trigger(self.book, "VTACH", onset, ready, rate, evidence, FAMILY[:level]):
             self.withheld = []
             self.run_level = level if self.run else 0
             self._hold_vtach(ready)

@@ -256,17 +256,35 @@ def test_one_window_or_an_unsure_or_a_noisy_one_is_no_red(rhythm: str, code: str
 def test_two_vt_of_one_string_of_windows_are_two_alerts() -> None:
     player = Player()
     for rr in (0.4, 1.0, 0.4):
-        player.rhythm("VT", 14, rr, p=0.85)
+        player.rhythm("VT", 14, rr, p=0.75)
     first, second = player.of("VTACH", "start")
     assert first.alert_id != second.alert_id and second.supersedes == first.alert_id
 
 
 def test_vt_windows_at_a_slow_rate_are_no_vt_unless_they_are_sure() -> None:
     player = Player()
-    player.rhythm("VT", 20, 0.8, p=0.89)
+    player.rhythm("VT", 20, 0.8, p=0.79)
     assert not player.started("VTACH")
-    player.rhythm("VT", 20, 0.8, p=0.9)
+    player.rhythm("VT", 20, 0.8, p=0.8)
     assert player.started("VTACH")
+
+
+def test_beats_in_a_window_that_can_hardly_be_read_make_no_vt_until_one_can_be_read_again() -> None:
+    player = Player()
+    player.windows("NOISE", 1, quality=0.29)
+    player.beats("V" * 6, 0.4)
+    assert not player.started("VTACH")
+    player.windows("OTHER", 1, quality=0.3)
+    player.beats("V", 0.4)
+    assert player.started("VTACH")
+
+
+def test_noise_is_no_end_of_a_vt_that_goes_on() -> None:
+    player = Player()
+    player.beats("V" * 6, 0.4)
+    player.windows("NOISE", 1, quality=0.1)
+    player.beats("V" * 12, 0.4)
+    assert player.standing("VTACH") == "active" and len(player.of("VTACH", "start")) == 1
 
 
 # What needs no model --------------------------------------------------------------------------------------------------
@@ -694,12 +712,13 @@ def test_every_row_that_can_be_raised_has_a_test_here() -> None:
     assert patient == tested
 
 
-def test_windows_that_see_vt_beside_vf_raise_it_and_the_rate_of_found_beats_does_not_overrule_a_sure_one() -> None:
+def test_vt_and_vf_are_one_suspicion_of_a_vt_and_the_rate_of_found_beats_does_not_overrule_a_sure_one() -> None:
     for vt, vf, rr_s, told in (
         (0.6, 0.35, 1.0, True),
-        (0.5, 0.3, 1.0, False),
-        (0.5, 0.3, 0.5, True),
-        (0.2, 0.75, 0.5, False),
+        (0.1, 0.75, 1.0, True),
+        (0.5, 0.25, 1.0, False),
+        (0.5, 0.25, 0.5, True),
+        (0.3, 0.35, 0.5, False),
     ):
         player = Player()
         player.beats("N" * 8, rr_s)

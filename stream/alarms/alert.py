@@ -155,7 +155,8 @@ def words_of(alert: Alert) -> str:
     if alert.value is None:
         return words
     limit = alert.limits[0] if code in _LOW else alert.limits[1]
-    if code in _BEYOND and limit is not None:
+    beyond = limit is not None and (alert.value <= limit if code in _LOW else alert.value >= limit)
+    if code in _BEYOND and limit is not None and beyond:
         shown = f"{alert.value:.0f}"
         if shown == f"{limit:.0f}":
             shown = f"{alert.value:.1f}".removesuffix(".0")

@@ -82,8 +82,9 @@ class Rhythms:
         # The experts tell VT and VF from the rest far better than from each other, so for a VT, the lesser claim, both
         # are one suspicion. The beats of what is surely one of them are hard to find: their rate says nothing then.
         either = p["VT"] + p["VF"]
-        fast = rate >= self.book.profile.limit("VTACH", "rate") or either >= SURELY_VENTRICULAR
-        self._streak("VT", "VTACH", either, at, ready, rate, evidence, fast and not quiet)
+        fast = rate >= self.book.profile.limit("VTACH", "rate")
+        may = (fast or either >= SURELY_VENTRICULAR) and not quiet
+        self._streak("VT", "VTACH", either, at, ready, rate if fast else None, evidence, may)
         if quiet:
             return
         irregular = self.irregularity()

@@ -62,7 +62,7 @@ class Runs:
         self.run_start = -1
         self.sv_run, self.sv_start = 0, -1
         self.wide, self.wide_start = 0, -1  # beats in a row that are ventricular or may be
-        self.withheld: list[Any] = []  # a VT by the beats that noise or the pulse speaks against: onset, when told, rate
+        self.withheld: list[Any] = []  # a VT by the beats that noise or the pulse denies: onset, when told, rate
 
     def beat(
         self,

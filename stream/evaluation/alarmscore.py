@@ -40,7 +40,7 @@ class AlertLogError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One alert, in samples of its record. `announced`: when it was first not suppressed, None if never; `ended`: None
-    where its condition held to the end."""
+    where its condition held to the end; `kept_back_by`: the id of what kept it silent when it was decided."""
 
     id: str
     code: str
@@ -51,13 +51,15 @@ class Alert:
     announced: int | None
     ended: int | None
     model_version: str = ""
+    kept_back_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A reference episode and the first alert of its kind that meets it; delays in s, None where none does.
 
-    `delay_s`: to the announcement; `detected_s`: to the decision, alerts that were kept silent included;
+    `delay_s`: to the announcement; `detected_s`: to the decision, alerts that were kept silent included; `told_s`: to
+    the decision or announcement, where an alert counts that is kept back by a red which was announced by then;
     `any_red`: whether any announced red alert meets it.
     """
 
@@ -66,6 +68,7 @@ class Found:
     end: int
     delay_s: float | None
     detected_s: float | None
+    told_s: float | None
     any_red: bool
 
 
@@ -170,6 +173,7 @@ def _alert(events: list[dict[str, Any]], fs: float) -> Alert:
         None if heard is None else _sample(heard["stream_time"], fs),
         None if over is None else _sample(over["stream_time"], fs),
         first.get("model_version", ""),
+        first.get("suppressed_by"),
     )
 
 
@@ -181,12 +185,15 @@ def _found(code: str, onset: int, end: int, alerts: list[Alert], reds: list[Aler
     span = np.array([[onset, end]], dtype=np.int64)
     own = [alert for alert in alerts if alert.code == code and _meets(alert, span, fs, n)]
     heard = [alert.announced for alert in own if alert.announced is not None]
+    sounding = {red.id: red.announced for red in reds if red.announced is not None}
+    under = [a.decided for a in own if a.kept_back_by and sounding.get(a.kept_back_by, n + 1) <= a.decided]
     return Found(
         code,
         onset,
         end,
         max(0.0, (min(heard) - onset) / fs) if heard else None,
         max(0.0, (min(alert.decided for alert in own) - onset) / fs) if own else None,
+        max(0.0, (min(heard + under) - onset) / fs) if heard or under else None,
         any(_meets(alert, span, fs, n) for alert in reds),
     )
 

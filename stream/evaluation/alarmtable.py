@@ -82,6 +82,9 @@ def _episodes(judged: Sequence[tuple[Evaluated, AlarmScore]]) -> dict[str, Any]:
             "announced_of_10_s_within_10_s": rate_of(
                 rate(sum(f.delay_s is not None and f.delay_s <= LONG_S for f in long), len(long))
             ),
+            "told_of_10_s_within_10_s": rate_of(
+                rate(sum(f.told_s is not None and f.told_s <= LONG_S for f in long), len(long))
+            ),
             "delay_s": delay_figures([f.delay_s for _, f, _ in due if f.delay_s is not None], len(due)),
             "delays_s": [f.delay_s for _, f, _ in due if f.delay_s is not None],
             "missed": [

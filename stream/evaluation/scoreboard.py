@@ -152,7 +152,7 @@ def _decisions(decisions: Mapping[str, Any]) -> Table:
 def _episodes(episodes: Mapping[str, Any]) -> Table:
     table = _table(
         "Reference episodes and the alarms that met them", "alarm", "announced %", "with suppressed %", "of >= 10 s, %",
-        "in 10 s, %", "delay s: p50", "p95", "p99", "max",
+        "in 10 s, %", "or under a red, %", "delay s: p50", "p95", "p99", "max",
     )  # fmt: skip
     for code, of in episodes.items():
         if not of["n_all"]:
@@ -163,7 +163,14 @@ def _episodes(episodes: Mapping[str, Any]) -> Table:
         ]
         least = f" (>= {of['at_least_s']:g} s)" if of["at_least_s"] else ""
         shares = (
-            percent(of[k], 1) for k in ("announced", "detected", "announced_of_10_s", "announced_of_10_s_within_10_s")
+            percent(of[k], 1)
+            for k in (
+                "announced",
+                "detected",
+                "announced_of_10_s",
+                "announced_of_10_s_within_10_s",
+                "told_of_10_s_within_10_s",
+            )
         )
         table.add_row(f"{code}{least}", *shares, *delays)
     return table

@@ -171,7 +171,7 @@ def style(event: AlertEvent) -> str:
 def words(event: AlertEvent) -> str:
     """The ward's words for it, without the mark that they may begin with: `HR 134>120`, `PAUSE 2.4 s`."""
     words = clean(event.text or event.code).lstrip("*! ")
-    if event.value is None or ">" in words or "<" in words:
+    if event.value is None or any(letter.isdigit() for letter in words):
         return words
     return f"{words} {event.value:.3g} {clean(event.unit)}".rstrip()
 

@@ -56,6 +56,7 @@ def test_the_transitions_of_an_alert_become_one_span_in_samples_of_the_record(tm
     assert (first.id, first.onset, first.decided, first.announced, first.ended) == ("a", 200, 400, 400, 800)
     assert (second.id, second.decided, second.announced, second.ended) == ("b", 1200, 1400, None)
     assert second.model_version == "v1"
+    assert (first.kept_back_by, second.kept_back_by) == (None, "a")
 
 
 def test_an_alert_that_was_only_ever_suppressed_was_never_announced(tmp_path: Path) -> None:
@@ -84,6 +85,20 @@ def test_what_was_kept_silent_is_detected_and_not_announced() -> None:
     assert (score.found[0].delay_s, score.found[0].detected_s, score.found[0].any_red) == (None, 3.0, False)
     assert score.reds == ()
     assert score.counts == {"high": (1, 0)}
+
+
+def test_what_a_red_keeps_back_is_told_by_it_from_when_that_was_announced() -> None:
+    vt = {"VTACH": spans((1000, 3000))}
+    for vfib_announced, told_s in ((1200, 3.0), (1400, None), (None, None)):
+        vfib = alert("VFIB", 900, 1100, 3000, announced=vfib_announced)
+        kept = alert("VTACH", 1000, 1300, 2000, announced=None, kept_back_by=vfib.id)
+        found = score_alarms([vfib, kept], vt, FS, N).found[0]
+        assert (found.delay_s, found.told_s) == (None, told_s), vfib_announced
+    apart = alert("VTACH", 1000, 1500, 2000)
+    assert score_alarms([apart], vt, FS, N).found[0].told_s == 5.0
+    yellow = alert("SVT", 900, 1100, 3000, priority="medium")
+    kept = alert("VTACH", 1000, 1300, 2000, announced=None, kept_back_by=yellow.id)
+    assert score_alarms([yellow, kept], vt, FS, N).found[0].told_s is None
 
 
 def test_an_alert_that_is_up_already_counts_as_no_delay() -> None:

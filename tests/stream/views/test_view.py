@@ -179,6 +179,7 @@ def test_priority_is_a_mark_and_not_a_colour_alone(changes: dict[str, str], expe
     [
         ({"text": "**HR 134>120", "value": 134.2, "unit": "bpm"}, "** HR 134>120"),
         ({"text": "**HR 41<50", "value": 41.0, "unit": "bpm"}, "** HR 41<50"),
+        ({"text": "**SVT 191", "value": 191.1, "unit": "bpm"}, "** SVT 191"),
         ({"text": "PAUSE", "value": 2.4123, "unit": "s"}, "** PAUSE 2.41 s"),
         ({"text": "", "code": "PAUSE"}, "** PAUSE"),
     ],

@@ -282,6 +282,7 @@ def test_beats_in_a_window_that_can_hardly_be_read_make_no_vt_until_one_can_be_r
 def test_a_vt_by_windows_over_slow_found_beats_tells_no_rate() -> None:
     slow, fast = Player(), Player()
     slow.rhythm("VT", 20, 0.8, p=0.9)
+    fast.beats("N" * 20, 0.4)
     fast.rhythm("VT", 20, 0.4, p=0.9)
     assert slow.of("VTACH", "start")[0].text == "***VTACH"
     assert fast.of("VTACH", "start")[0].text == "***VTACH 150>100"

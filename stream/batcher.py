@@ -2,8 +2,9 @@
 
 Items come in blocks, of one kind (a batch is one call of the model) and one class: urgent windows,
 then beats, then calm windows (design rule 5). The waiting time is counted from the oldest item. A
-batch starts when it is full, when its oldest item has waited `max_wait_s`, or at once when nothing
-more is on its way (the device would idle). Calm windows move up among the beats when they have waited
+batch starts when it is full, when its oldest item has waited `max_wait_s` (calm windows four times that:
+they have the time, and a call of few costs nearly what one of many does), or at once when nothing more is
+on its way (the device would idle). Calm windows move up among the beats when they have waited
 `ageing_s`, and urgent ones let one other batch through now and then, so that no class starves; within
 a class it is first come, first served.
 
@@ -20,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stream.wire import BEAT, URGENT, Kind, WireError, Work
+from stream.wire import BEAT, CALM, URGENT, Kind, WireError, Work
 
 URGENT_STREAK = 8
+CALM_WAITS = 4  # times `max_wait_s`
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -130,20 +132,21 @@ class Batcher:
 
     def next(self, now_ns: int, idle: bool) -> Batch | None:
         """The batch to judge now, or None: wait. `idle`: nothing more is on its way."""
-        key = self._first(now_ns)
-        if key is None:
-            return None
-        waited_ns = now_ns - self._queues[key][0].arrived_ns
-        if not (idle or self._n[key] >= self.max_batch or waited_ns >= self._max_wait_ns):
-            return None
-        return self._form(key, waited_ns)
+        due = [key for key, queue in self._queues.items() if queue and (idle or self._left_ns(key, now_ns) <= 0)]
+        key = self._first(due, now_ns)
+        return None if key is None else self._form(key, now_ns - self._queues[key][0].arrived_ns)
 
     def wait_s(self, now_ns: int) -> float:
         """How long `next` has nothing to give yet to one that is not idle, if nothing comes; 0 where it has."""
-        key = self._first(now_ns)
-        if key is None or self._n[key] >= self.max_batch:
-            return 0.0
-        return max(0.0, (self._queues[key][0].arrived_ns + self._max_wait_ns - now_ns) / 1e9)
+        left_ns = min((self._left_ns(key, now_ns) for key, queue in self._queues.items() if queue), default=0)
+        return max(0.0, left_ns / 1e9)
+
+    def _left_ns(self, key: _Key, now_ns: int) -> int:
+        """How long the batch of a queue may still wait to fill."""
+        if self._n[key] >= self.max_batch:
+            return 0
+        waits_ns = self._max_wait_ns * (CALM_WAITS if key.urgency == CALM else 1)
+        return self._queues[key][0].arrived_ns + waits_ns - now_ns
 
     def forget(self, shard: bytes) -> int:
         """Drop the blocks of a shard that is gone; the number of items dropped."""
@@ -156,13 +159,12 @@ class Batcher:
             dropped += gone
         return dropped
 
-    def _first(self, now_ns: int) -> _Key | None:
-        """The queue to serve: by class, then by age of its head.
+    def _first(self, waiting: list[_Key], now_ns: int) -> _Key | None:
+        """Of the queues that are `waiting`, the one to serve: by class, then by age of its head.
 
         A calm block rises among the beats as it ages, never among the urgent; and after
         `URGENT_STREAK` urgent batches in a row one other is served, so that none starves.
         """
-        waiting = [key for key, queue in self._queues.items() if queue]
         others = [key for key in waiting if key.urgency != URGENT]
         if others and self._urgent_streak >= URGENT_STREAK:
             waiting = others

@@ -17,7 +17,7 @@ from stream.config import Settings, reached
 from stream.dashboard.client import Client
 from stream.dashboard.flow import Flow
 from stream.dashboard.strips import Strips
-from stream.dashboard.ward import Ward, encode
+from stream.dashboard.ward import Told, Ward, encode
 from stream.gateway.journal import Journal, JournalError
 from stream.gateway.subscriber import Joined, Publication, Subscriber
 from stream.wire import Action, AlertEvent, BeatJudgement, BedStatus, Numeric, Reply, Waves, WindowJudgement
@@ -141,7 +141,7 @@ class Feed:
             "clients": clients,
             "server_cpu": round(self._share(), 4),
         }
-        self._show("flow", encode(figures))
+        self._show("flow", lambda: encode(figures))
 
     def _share(self) -> float:
         """The part of a core that this thread took since the last look: the feed, and the server around it."""
@@ -179,9 +179,11 @@ class Feed:
             self._wave(message)
         elif isinstance(message, BeatJudgement):
             self.flow.take(message)
-            fragment = ward.beat(message)
-            for client in self.clients:
-                if message.bed == client.detail:
+            told = ward.beat(message)
+            looking = [client for client in self.clients if message.bed == client.detail]
+            if looking:
+                fragment = told()
+                for client in looking:
                     client.beat(fragment)
         elif isinstance(message, WindowJudgement):
             self.flow.take(message)
@@ -222,9 +224,11 @@ class Feed:
         for client in self.clients:
             client.tell(fragment)
 
-    def _show(self, key: str, fragment: bytes) -> None:
-        for client in self.clients:
-            client.show(key, fragment)
+    def _show(self, key: str, told: Told) -> None:
+        if self.clients:
+            fragment = told()
+            for client in self.clients:
+                client.show(key, fragment)
 
 
 def simulated(settings: Settings) -> bool:

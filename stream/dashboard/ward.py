@@ -1,6 +1,7 @@
 """What the central station knows of the ward, and how it is told to a browser: JSON fragments, each with its kind `k`.
 
-No sockets and no clients. A fragment is made once, however many browsers get it.
+No sockets and no clients. A fragment is made once, however many browsers get it; what comes many times a second is
+told by a function, so that nothing is made where nobody looks.
 """
 
 import struct
@@ -8,7 +9,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import fmean, median, quantiles
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ FEW_LEADS = 2
 _HEAD = struct.Struct("<HBBHHd")  # id, leads, 0, samples, 0, first
 
 encode = msgspec.json.Encoder().encode
+Told = Callable[[], bytes]
 
 
 @dataclass(slots=True)
@@ -97,32 +99,32 @@ class Ward:
             station.off = action.kind, action.at_ns + round(until_s * 1e9)
         return encode({"k": "action", "a": action, "off": self._off(station)})
 
-    def count(self, numeric: Numeric) -> bytes:
-        """Take a numeric; the fragment that tells it."""
+    def count(self, numeric: Numeric) -> Told:
+        """Take a numeric; what tells it."""
         station = self.station(numeric.bed)
         station.numeric = numeric
         station.rate(numeric.hr, self._utc_ns() / 1e9)
-        return encode(_numeric(numeric))
+        return lambda: encode(_numeric(numeric))
 
-    def account(self, status: BedStatus) -> bytes:
-        """Take a bed's account; the fragment that tells it."""
+    def account(self, status: BedStatus) -> Told:
+        """Take a bed's account; what tells it."""
         self.station(status.bed).status = status
-        return encode(_status(status))
+        return lambda: encode(_status(status))
 
-    def window(self, window: WindowJudgement) -> bytes:
-        """Take a window; the fragment that tells the rhythm, and the profile smoothed over a minute."""
+    def window(self, window: WindowJudgement) -> Told:
+        """Take a window; what tells the rhythm, and the profile smoothed over a minute."""
         station = self.station(window.bed)
         if station.window is not None and station.window.epoch != window.epoch:
             station.profile.clear()
         station.window = window
         station.profile.append(window)
         station.ribbon.append((self._utc_ns() / 1e9, window.rhythm))
-        return encode(_window(window, profile_of(station.profile)))
+        return lambda: encode(_window(window, profile_of(station.profile)))
 
-    def beat(self, beat: BeatJudgement) -> bytes:
-        """Take a beat; the fragment that tells it."""
+    def beat(self, beat: BeatJudgement) -> Told:
+        """Take a beat; what tells it."""
         self.station(beat.bed).beats.append(beat)
-        return encode(_beat(beat))
+        return lambda: encode(_beat(beat))
 
     def wave(self, waves: Waves) -> bytes | None:
         """Keep waves for who comes late; the fragment that says what they are, where that is new."""
@@ -220,8 +222,8 @@ def profile_of(windows: Iterable[WindowJudgement]) -> dict[str, Any]:
     for name in ("rr_ms", "age_years", "male", "potassium_abnormal"):
         values = [value for w in windows if (value := getattr(w, name)) is not None]
         if values:
-            low, high = np.percentile(values, (10, 90))
-            told[name] = [round(median(values), 3), round(float(high - low) / 2, 3)]
+            low, *_, high = quantiles(values, n=10, method="inclusive") if len(values) > 1 else values * 2
+            told[name] = [round(median(values), 3), round((high - low) / 2, 3)]
     kinds = [w.arrhythmia for w in windows if w.arrhythmia]
     if kinds:
         most = max(set(kinds), key=kinds.count)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.batcher import URGENT_STREAK, Batch, Batcher
+from stream.batcher import CALM_WAITS, URGENT_STREAK, Batch, Batcher
 from stream.wire import BEAT, CALM, URGENT, Kind, Tensor, WireError, Work
 
 MS = 1_000_000
@@ -42,6 +42,20 @@ def test_it_goes_at_once_when_full_and_when_nothing_more_is_coming() -> None:
     batcher.add(b"a", block(4, 1), 0)
     assert batcher.next(0, idle=True) is not None
     assert batcher.next(10**12, idle=True) is None
+
+
+def test_calm_windows_wait_longer_to_fill_and_hold_nothing_else_up() -> None:
+    batcher = Batcher(max_batch=8, max_wait_s=0.020)
+    batcher.add(b"a", block(0, 1, "window", CALM), 0)
+    assert batcher.next(CALM_WAITS * 20 * MS - 1, idle=False) is None
+    batcher.add(b"a", block(1, 1), 70 * MS)
+    assert batcher.wait_s(75 * MS) == pytest.approx(0.005)
+    first, second = batcher.next(80 * MS, idle=False), batcher.next(90 * MS, idle=False)
+    assert first is not None
+    assert second is not None
+    assert (first.kind, second.kind) == ("window", "beat")  # each when it is due
+    batcher.add(b"a", block(2, 1, "window", URGENT), 100 * MS)
+    assert batcher.wait_s(100 * MS) == pytest.approx(0.020)
 
 
 def test_urgent_windows_go_before_beats_and_beats_before_calm_windows() -> None:

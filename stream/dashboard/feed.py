@@ -165,7 +165,7 @@ class Feed:
                 "k": "snapshot",
                 "ward": {"name": settings.ward.name, "unit": settings.ward.unit},
                 "you": {"who": client.who, "role": client.role},
-                "simulation": simulated(settings),
+                "origins": {bed: origin for bed in settings.beds if (origin := origin_of(settings, bed))},
                 "utc_ms": time.time_ns() / 1e6,
                 "silent": self._silent,
                 "beds": self.ward.snapshot(),
@@ -231,6 +231,8 @@ class Feed:
                 client.show(key, fragment)
 
 
-def simulated(settings: Settings) -> bool:
-    """Whether this ward plays its patients itself, so that something can be made to happen to them."""
-    return any(bed.source for bed in settings.beds.values())
+def origin_of(settings: Settings, bed: str) -> str:
+    """Whence this ward itself plays a bed: `simulated` (a synthetic patient), `replayed` (a recording), or empty where
+    what sends is elsewhere."""
+    source = settings.beds[bed].source if bed in settings.beds else None
+    return "" if not source else "simulated" if source.startswith("sim:") else "replayed"

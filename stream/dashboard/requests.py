@@ -2,8 +2,10 @@
 
 {"t": "view", "beds": ["bed1"], "every": true}                               anybody
 {"t": "action", "id": "1", "bed": "bed1", "kind": "acknowledge", ...}        operators; ends in the journal
-{"t": "fault", "id": "2", "what": "rhythm", "bed": "bed7", "rhythm": "vf"}   engineers, in simulation only
-{"t": "kill", "id": "3", "role": "worker"}                                   engineers, in simulation only
+{"t": "fault", "id": "2", "what": "rhythm", "bed": "bed7", "rhythm": "vf"}   engineers, for synthetic patients
+{"t": "fault", "id": "3", "what": "lead_off", "bed": "bed7", "lead": 0}      engineers, for beds that the ward plays
+{"t": "fault", "id": "4", "what": "loss"}                                    engineers, all such beds at once
+{"t": "kill", "id": "5", "role": "worker"}                                   engineers, where the ward plays a bed
 """
 
 import asyncio
@@ -19,7 +21,7 @@ from msgspec import Meta, Struct
 from stream.config import Settings, reached
 from stream.dashboard.access import LOCAL, User
 from stream.dashboard.client import Client
-from stream.dashboard.feed import Feed, simulated
+from stream.dashboard.feed import Feed, origin_of
 from stream.dashboard.ward import encode
 from stream.wire import Action, Name
 
@@ -27,6 +29,8 @@ log = structlog.get_logger()
 
 MOST_BEDS = 256
 ANSWER_S = 2.0
+LAST_WORD_S = 0.3  # for an answer to leave before the process that gives it is killed
+GATEWAY = "gateway"
 
 
 class View(Struct, frozen=True, tag_field="t", tag="view", forbid_unknown_fields=True):
@@ -49,7 +53,8 @@ class Act(Struct, frozen=True, tag_field="t", tag="action", forbid_unknown_field
 
 
 class Fault(Struct, frozen=True, tag_field="t", tag="fault", forbid_unknown_fields=True):
-    """Something that is to happen; see `simulators/control.py`, which answers."""
+    """Something that is to happen; see `simulators/control.py`, which answers. `loss` is of no bed: the beds of a shard
+    share a connection, so all of them are cut off."""
 
     id: Name
     what: Literal["rhythm", "lead_off", "flat", "loss"]
@@ -95,27 +100,70 @@ async def do(text: str, settings: Settings, feed: Feed, client: Client, user: Us
         feed.ask(client, action, asked.id)
     else:
         _allow(user, "engineer", asked.id)
-        if not simulated(settings):
-            raise Refused("this ward has no simulated patients; nothing can be made to happen to it", asked.id)
-        if isinstance(asked, Fault):
-            question: dict[str, Any] = {"t": "fault", "kind": asked.what, "bed": asked.bed, "for_s": asked.for_s}
-            if asked.what == "loss":
-                question["share"] = 1.0
-            elif asked.what == "rhythm":
-                question["rhythm"] = asked.rhythm
-            else:
-                question["lead"] = asked.lead
-            if settings.producer.control is None:
-                raise Refused("producer.control: there is none; its port was taken when the ward started", asked.id)
-            address = settings.producer.control
-        else:
-            question = {"t": "command", "id": asked.id, "command": "kill", "role": asked.role}
-            address = settings.supervisor.control
-        log.warning("made_to_happen", who=user.who, **{k: v for k, v in question.items() if k not in {"t", "id"}})
-        answer = await asyncio.to_thread(_ask, reached(address), question)
-        client.tell(
-            encode({"k": "reply", "id": asked.id, "ok": bool(answer.get("ok")), "text": str(answer.get("text", ""))})
+        answer = await (
+            _fault(asked, settings, user) if isinstance(asked, Fault) else _kill(asked, settings, user, client)
         )
+        _reply(client, asked.id, answer)
+
+
+async def _fault(asked: Fault, settings: Settings, user: User) -> dict[str, Any]:
+    """Have the producer make it happen; its answer."""
+    _check_fault(asked, settings)
+    if settings.producer.control is None:
+        raise Refused("producer.control: there is none; its port was taken when the ward started", asked.id)
+    question: dict[str, Any] = {"t": "fault", "kind": asked.what, "bed": asked.bed, "for_s": asked.for_s}
+    if asked.what == "loss":
+        question["share"] = 1.0
+    elif asked.what == "rhythm":
+        question["rhythm"] = asked.rhythm
+    else:
+        question["lead"] = asked.lead
+    log.warning("made_to_happen", who=user.who, **{name: value for name, value in question.items() if name != "t"})
+    return await asyncio.to_thread(_ask, reached(settings.producer.control), question)
+
+
+def _check_fault(asked: Fault, settings: Settings) -> None:
+    """Nothing is made to happen to a bed whose signal comes from elsewhere, and a recording stays what it is."""
+    if asked.what == "loss":
+        if asked.bed:
+            raise Refused(f"bed: {asked.bed!r}: beds share a connection; leave it out to cut off all of them", asked.id)
+        if not _plays(settings):
+            raise Refused("this ward plays no bed itself; nothing can be made to happen to it", asked.id)
+        return
+    origin = origin_of(settings, asked.bed)
+    if not origin:
+        raise Refused(f"bed: {asked.bed!r} is not played by this ward; nothing can be made to happen to it", asked.id)
+    if asked.what == "rhythm" and origin != "simulated":
+        raise Refused(
+            f"bed: {asked.bed!r} is replayed from a recording; choose a synthetic patient for another rhythm", asked.id
+        )
+
+
+async def _kill(asked: Kill, settings: Settings, user: User, client: Client) -> dict[str, Any]:
+    """Have the supervisor kill a role; its answer."""
+    if not _plays(settings):
+        raise Refused("this ward plays no bed itself; nothing can be made to happen to it", asked.id)
+    address = reached(settings.supervisor.control)
+    question = {"t": "command", "id": asked.id, "command": "kill", "role": asked.role}
+    if asked.role == GATEWAY:
+        # This thread is of that process: the answer has to be out before.
+        answer = await asyncio.to_thread(_ask, address, question | {"command": "status"})
+        if not answer.get("ok") or GATEWAY not in answer.get("roles", {}):
+            return answer if not answer.get("ok") else {"ok": False, "text": "the supervisor has no gateway"}
+        _reply(client, asked.id, {"ok": True, "text": "it goes now"})
+        client.wake.set()
+        await asyncio.sleep(LAST_WORD_S)
+    log.warning("made_to_happen", who=user.who, kill=asked.role)
+    return await asyncio.to_thread(_ask, address, question)
+
+
+def _plays(settings: Settings) -> bool:
+    return any(bed.source for bed in settings.beds.values())
+
+
+def _reply(client: Client, request_id: str, answer: dict[str, Any]) -> None:
+    told = {"k": "reply", "id": request_id, "ok": bool(answer.get("ok")), "text": str(answer.get("text", ""))}
+    client.tell(encode(told))
 
 
 def _allow(user: User, role: str, request_id: str) -> None:

@@ -57,7 +57,7 @@ export class Store extends EventTarget {
     this.traces = new Map();
     this.ward = { name: "", unit: "" };
     this.you = { who: "", role: "viewer" };
-    this.simulation = false;
+    this.origins = {}; // of beds that this ward plays itself: simulated or replayed
     this.silent = false;
     this.flow = null;
     this.offset = 0; // the server's clock minus ours, ms
@@ -89,7 +89,7 @@ export class Store extends EventTarget {
   }
 
   _snapshot(item) {
-    Object.assign(this, { ward: item.ward, you: item.you, simulation: item.simulation, silent: item.silent });
+    Object.assign(this, { ward: item.ward, you: item.you, origins: item.origins, silent: item.silent });
     this.offset = item.utc_ms - Date.now();
     const before = new Set(this.beds.keys());
     for (const told of item.beds) {

@@ -10,7 +10,15 @@ import numpy as np
 import zmq
 
 from stream import wire
-from stream.config import BedSettings, DashboardSettings, GatewaySettings, Settings, UserSettings
+from stream.config import (
+    BedSettings,
+    DashboardSettings,
+    GatewaySettings,
+    ProducerSettings,
+    Settings,
+    SupervisorSettings,
+    UserSettings,
+)
 from stream.dashboard.server import Dashboard
 from stream.gateway.journal import Journal
 from stream.process import bind
@@ -30,16 +38,21 @@ def free_port() -> int:
 
 
 class Station:
-    """See the module. `users`: of the dashboard. Use it as a context."""
+    """See the module. `users`: of the dashboard. `sources`: of beds, for a ward that plays them itself; nothing plays
+    them here, and nobody is at the control addresses unless a test is. Use it as a context."""
 
-    def __init__(self, folder: Path, users: dict[str, UserSettings] | None = None, simulated: bool = False) -> None:
-        ports = [f"tcp://127.0.0.1:{free_port()}" for _ in range(3)]
+    def __init__(
+        self, folder: Path, users: dict[str, UserSettings] | None = None, sources: dict[str, str] | None = None
+    ) -> None:
+        ports = [f"tcp://127.0.0.1:{free_port()}" for _ in range(5)]
         own = GatewaySettings(bind=ports[0], publish=ports[1], control=ports[2], journal=str(folder / "journal.sqlite"))
         self.port = free_port()
         self.settings = Settings(
             gateway=own,
             dashboard=DashboardSettings(port=self.port, users=users or {}),
-            beds={"bed1": BedSettings(shard="a", source="sim:sinus")} if simulated else {},
+            supervisor=SupervisorSettings(control=ports[3]),
+            producer=ProducerSettings(control=ports[4]),
+            beds={bed: BedSettings(shard="a", source=source) for bed, source in (sources or {}).items()},
         )
         self.url = f"http://127.0.0.1:{self.port}/"
         self.actions: list[wire.Action] = []

@@ -1,12 +1,16 @@
 """Who gets in and who may act; what is refused, and that nothing breaks of it."""
 
+import contextlib
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
+import zmq
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -23,10 +27,13 @@ USERS = {
 }
 
 
+PLAYED = {"bed1": "sim:sinus", "bed2": "mitdb/208"}
+
+
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
     """A dashboard that asks who it is."""
-    with Station(tmp_path_factory.mktemp("closed"), USERS, simulated=True) as station:
+    with Station(tmp_path_factory.mktemp("closed"), USERS, sources=PLAYED) as station:
         station.play("bed1", sinus)
         yield station
 
@@ -59,6 +66,28 @@ def items(socket: ClientConnection, kind: str, within_s: float = 10.0) -> dict:
 def answer(socket: ClientConnection, request: dict) -> dict:
     socket.send(json.dumps(request))
     return items(socket, "reply")
+
+
+@contextlib.contextmanager
+def answering(address: str | None, asked: list[dict], **more: object) -> Iterator[None]:
+    """A control socket that takes down what is asked, and says yes to all."""
+    over = threading.Event()
+
+    def answer_all() -> None:
+        with zmq.Context.instance().socket(zmq.ROUTER) as control:
+            control.setsockopt(zmq.LINGER, 200)
+            control.bind(address)
+            while not over.is_set():
+                if control.poll(20):
+                    client, frame = control.recv_multipart()
+                    asked.append(msgspec.msgpack.decode(frame))
+                    control.send_multipart([client, msgspec.msgpack.encode({"ok": True, "text": "done", **more})])
+
+    thread = threading.Thread(target=answer_all)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
 
 
 def test_without_a_token_nobody_sees_anything(closed: Station) -> None:
@@ -152,11 +181,41 @@ def test_what_is_no_request_is_answered_and_the_connection_stays(local: Station,
         assert items(socket, "numeric")["bed"] == "bed1"
 
 
-def test_nothing_can_be_made_to_happen_to_a_ward_that_is_not_simulated(local: Station) -> None:
+def test_nothing_can_be_made_to_happen_to_what_the_ward_does_not_play(local: Station) -> None:
+    fault = {"t": "fault", "id": "1", "what": "loss"}
     with enter(local) as socket:
-        refused = answer(socket, {"t": "fault", "id": "1", "what": "loss"})
-    assert not refused["ok"]
-    assert "no simulated patients" in refused["text"]
+        for request in (fault, fault | {"what": "lead_off", "bed": "bed1"}, {"t": "kill", "id": "2", "role": "worker"}):
+            refused = answer(socket, request)
+            assert not refused["ok"]
+            assert "nothing can be made to happen to it" in refused["text"]
+
+
+def test_a_recording_keeps_its_rhythm_and_a_network_is_cut_for_all(closed: Station) -> None:
+    asked: list[dict] = []
+    with enter(closed, TOKENS["tech"]) as socket, answering(closed.settings.producer.control, asked):
+        assert items(socket, "snapshot")["origins"] == {"bed1": "simulated", "bed2": "replayed"}
+        rhythm = {"t": "fault", "id": "1", "what": "rhythm", "rhythm": "vf"}
+        assert answer(socket, rhythm | {"bed": "bed1"})["ok"]
+        assert "replayed from a recording" in answer(socket, rhythm | {"bed": "bed2"})["text"]
+        assert "not played by this ward" in answer(socket, rhythm | {"bed": "bed9"})["text"]
+        assert answer(socket, {"t": "fault", "id": "2", "what": "lead_off", "bed": "bed2", "lead": 0})["ok"]
+        assert "cut off all" in answer(socket, {"t": "fault", "id": "3", "what": "loss", "bed": "bed1"})["text"]
+        assert answer(socket, {"t": "fault", "id": "4", "what": "loss"})["ok"]
+    assert [(one["kind"], one["bed"]) for one in asked] == [("rhythm", "bed1"), ("lead_off", "bed2"), ("loss", "")]
+
+
+def test_the_gateway_answers_before_it_is_killed(closed: Station) -> None:
+    asked: list[dict] = []
+    kill = {"t": "kill", "id": "1", "role": "gateway"}
+    with enter(closed, TOKENS["tech"]) as socket:
+        assert "nobody answers" in answer(socket, kill)["text"]
+        with answering(closed.settings.supervisor.control, asked, roles={"gateway": {}}):
+            assert answer(socket, kill)["ok"]
+            assert [one["command"] for one in asked] == ["status"], "killed before it could answer"
+            until = time.monotonic() + 5
+            while len(asked) < 2 and time.monotonic() < until:
+                time.sleep(0.02)
+    assert [(one["command"], one["role"]) for one in asked] == [("status", "gateway"), ("kill", "gateway")]
 
 
 def test_an_alert_reaches_a_browser_and_its_acknowledgement_the_shard(local: Station) -> None:

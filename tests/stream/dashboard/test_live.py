@@ -60,7 +60,8 @@ def ward(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 @pytest.mark.timeout(400)
 def test_things_that_are_made_to_happen_are_seen_and_can_be_acknowledged(page: Any, ward: tuple[str, Path]) -> None:
     """VF turns its tile red within ten seconds; acknowledged, it is quiet and in the journal; a worker that is killed
-    shows as a technical alarm, a network that is cut as tiles without a wave, until it is back."""
+    shows as a technical alarm, a network that is cut as tiles without a wave, until it is back; a killed gateway
+    says so before it goes, and the page comes back."""
     url, journal_path = ward
     for _ in range(round(START_S * 4)):
         try:
@@ -107,3 +108,9 @@ def test_things_that_are_made_to_happen_are_seen_and_can_be_acknowledged(page: A
     print(f"network cut to STALE: {time.monotonic() - began:.1f} s")
     assert time.monotonic() - began < 4.5  # 3 s, what was on the way, and what the test takes to look
     until(lambda: tile(page, "bed2").get_attribute("data-stale") is None)
+
+    page.goto(f"{url}#/engineering")
+    page.get_by_role("button", name="Kill the gateway").click()
+    until(lambda: page.locator("#toast").inner_text() == "Kill the gateway: this page comes back by itself")
+    until(lambda: page.locator("#link").get_attribute("data-away") is not None)
+    until(lambda: page.locator("#link").inner_text() == "live")

@@ -231,6 +231,46 @@ def test_beats_are_labelled_and_tell_which_experts_spoke(page: Page, station: St
     assert "V 93 % RR 640 ms" in " ".join(page.locator(".tip b").inner_text().split())
 
 
+def test_what_can_be_made_to_happen_is_what_applies_to_the_bed(page: Page, tmp_path: Path) -> None:
+    with Station(tmp_path, sources={"bed1": "sim:sinus", "bed2": "mitdb/208"}) as station:
+        for bed in ("bed1", "bed2", "bed3"):
+            station.play(bed, sinus)
+        page.goto(f"{station.url}#/engineering")
+        happen = page.locator(".happen")
+        until(lambda: happen.is_visible() and happen.get_by_role("button", name="Kill shard a").is_visible())
+        assert happen.locator("option").all_inner_texts() == ["bed1", "bed2"]
+        assert "(simulated patient)" in happen.inner_text()
+        assert happen.get_by_role("button", name="VF").is_visible()
+        happen.locator("select").select_option("bed2")
+        assert "(replayed recording)" in happen.inner_text()
+        assert not happen.get_by_role("button", name="VF").is_visible()
+        assert happen.get_by_role("button", name="Pull a lead").is_visible()
+        assert happen.get_by_role("button", name="Cut the network of all beds").is_visible()
+        station.play("bed4", sinus)  # the buttons are told anew, and the choice stays
+        until(lambda: page.evaluate("wardbeat.store.beds.size") == 4)
+        page.wait_for_timeout(1200)
+        assert happen.locator("select").input_value() == "bed2"
+
+
+def test_lines_of_the_delays_differ_in_colour_and_dash_and_the_legend_shows_both(page: Page, station: Station) -> None:
+    page.goto(station.url)
+    looks = page.evaluate(
+        "import('/static/engineering.js').then(({ look }) => [...Array(20).keys()].map((i) => JSON.stringify(look(i))))"
+    )
+    assert len(set(looks)) == 20
+    station.play("bed1", sinus)
+    stamps = wire.Stamps(received=1_000_000, detected=3_000_000, queued=4_000_000, batched=6_000_000, judged=9_000_000)
+    page.goto(f"{station.url}#/engineering")
+    until(lambda: page.evaluate("wardbeat.store.flow !== null"))
+    station.say(wire.BeatJudgement(bed="bed1", epoch="epoch-1", at=wire.Moment(100, FS), label="N", confidence=0.9,
+                                   rr_ms=800.0, gates=(), stamps=stamps))  # fmt: skip
+    lines = page.locator(".legend line")
+    until(lambda: lines.count() >= 4)
+    drawn = [(line.get_attribute("stroke"), line.get_attribute("stroke-dasharray")) for line in lines.all()]
+    assert len(set(drawn)) == len(drawn)
+    assert len({dash for _, dash in drawn}) == 4
+
+
 def test_axe_finds_no_serious_fault_on_any_page(page: Page, station: Station) -> None:
     for bed in ("bed1", "bed2", "bed3", "bed4"):
         station.play(bed, sinus)

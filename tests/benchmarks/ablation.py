@@ -1,25 +1,23 @@
 """What each part of ECG-MoE earns: the model with that part switched off, trained anew, beside a plain net.
 
-    RECORDINGS=... python -m tests.benchmarks.ablation --work runs/ablation --json ablation.json --plot docs/ablation.png
+    RECORDINGS=... python -m tests.benchmarks.ablation --json ablation.json --plot docs/ablation.png
     RECORDINGS=... python -m tests.benchmarks.ablation --variant no-lora --seed 0     # one row, one seed
 
-One reduced budget for all rows (`BUDGET`: steps of 256 items), one patient-wise split: fold 0 of 3 is left out of every
-phase, the pre-training too. Beats are those of our own online detector, scored on DS1's records of that fold. The
-encoders (views and band stem) are trained once per seed, frozen and shared; so is the whole model's morphology path where
-a row changes none of it. What is done is kept in the JSON and not done again.
+One reduced budget for all rows (`BUDGET`: steps of 256 items), one patient-wise split: fold 0 of 3 is left out of
+every phase, the pre-training too. Beats are those of our own online detector, scored on DS1's records of that fold.
+The encoders (views and band stem) are trained once per seed, frozen and shared; so is the whole model's morphology
+path where a row changes none of it. What is done is kept in the JSON and not done again.
 """
 
 import json
 import pickle
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
-import matplotlib as mpl
 import numpy as np
 import torch
 from torch.nn import functional as fn
@@ -34,7 +32,7 @@ from model.examples import PACED
 from model.figures import FoldResult, beat_figures, challenge_figures, rhythm_figures, segment_figures
 from model.form_votes import voted
 from model.labels import BEATS
-from model.phases import balanced, draw
+from model.phases import draw
 from model.pool import Pool
 from model.segments import Int
 from model.sequences import Sequences
@@ -63,8 +61,7 @@ class Lab:
         self.work, self.pool = work, trainer._pool(BUDGET, work)
         fold = self.pool.folds(BUDGET.folds, BUDGET.seed)
         self.taught, self.left = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
-        told = self._kept("extra.pkl", lambda: pickle.dumps(Extra.load(BUDGET)), bytes)
-        everything: Extra = pickle.loads(told)
+        everything = self._extra()
         self.extra = everything.without(0, BUDGET)
         self.told: tuple[Sequences | None, Int | None] = everything.scored(0, BUDGET)
 
@@ -130,6 +127,13 @@ class Lab:
         fit(net, [net], step, steps, 3e-3, 0.01, path, (seed, steps), "plain net")
         return net.eval(), time.process_time() - start
 
+    def _extra(self) -> Extra:
+        path = self.work / "extra.pkl"
+        if not path.is_file():
+            path.write_bytes(pickle.dumps(Extra.load(BUDGET)))
+        kept: Extra = pickle.loads(path.read_bytes())
+        return kept
+
     def _timed(self, course: Course, *phases: str) -> float:
         """Processor seconds of phases, done from their start."""
         self._fresh(course.name)
@@ -149,3 +153,134 @@ class Lab:
             path.with_suffix(".part").rename(path)
         kept: dict[str, Any] = torch.load(path, weights_only=True)
         return kept
+
+
+@torch.no_grad()
+def scores(lab: Lab, model: EcgMoe, pool: Pool) -> Scores:
+    """Figures of a variant on the fold that was left out."""
+    told = FoldResult.of(model, pool, lab.left, "cpu", *lab.told)
+    rhythm = rhythm_figures(pool, told.hops, told.windows)
+    challenge = challenge_figures(pool, lab.left, told.hops, told.windows["arrhythmia"])
+    segments = segment_figures([told])
+    return _of_beats(lab, told.beats, told.beat_class) | {
+        "AF mitdb": _balanced(rhythm.get("AF mitdb")),
+        "AF sequences": _balanced(segments.get("AF")),
+        "shockable": _balanced(rhythm.get("shockable vfdb")),
+        "Challenge F1": challenge["mean_f1_NAO"],
+    }
+
+
+@torch.no_grad()
+def plain_scores(lab: Lab, net: PlainNet, seed: int, helped: bool) -> Scores:
+    """Figures of the plain net; `helped`: its N and S told apart with our RR expert, and beats of a form vote."""
+    beats = np.flatnonzero(np.isin(lab.pool.of_beat, lab.left))
+    parts = [wave_and_features(lab.pool, part, "cpu") for part in np.array_split(beats, beats.size // 2048 + 1)]
+    probs = torch.cat([net(*part).softmax(1) for part in parts])
+    if helped:
+        path = _new(VARIANTS["full"], seed).morphology
+        path.load_state_dict(lab.beats(seed)["weights"])
+        rr = torch.cat([path.eval().rr(features) for _, features in parts]).softmax(1)
+        supra = rr[:, 1] / rr[:, :2].sum(1).clamp_min(1e-6)
+        both = probs[:, :2].sum(1)
+        probs = torch.cat([(both * (1 - supra))[:, None], (both * supra)[:, None], probs[:, 2:]], 1)
+        return _of_beats(lab, beats, voted(probs.numpy(), lab.pool, beats).argmax(1))
+    return _of_beats(lab, beats, probs.numpy().argmax(1))
+
+
+def _of_beats(lab: Lab, beats: Int, classes: Int) -> Scores:
+    ours = (lab.pool.source[lab.left] == "mitdb") & ~np.isin(lab.pool.name[lab.left], PACED)
+    told = beat_figures(lab.pool, lab.left[ours], beats, classes)
+    return {"VEB F1": told["VEB"]["f1"], "SVEB F1": told["SVEB"]["f1"]}
+
+
+def _balanced(told: dict[str, Any] | None) -> float | None:
+    """The mean of Se and Sp, percent; None where the fold cannot tell."""
+    if not told or told.get("se") is None or told.get("sp") is None:
+        return None
+    return float(told["se"] + told["sp"]) / 2
+
+
+def _new(variant: Variant, seed: int) -> EcgMoe:
+    torch.manual_seed(seed)
+    return EcgMoe(variant.sizes)
+
+
+def row(lab: Lab, name: str, seed: int) -> dict[str, Any]:
+    """Train a row with a seed and score it. `seconds`: of the processor, all phases."""
+    if name in PLAIN:
+        _, times, helped = PLAIN[name]
+        net, seconds = lab.plain(seed, times * BUDGET.beats)
+        return {"scores": plain_scores(lab, net, seed, helped), "seconds": seconds, "parameters": _size(net)}
+    model, pool, seconds = lab.model(name, seed)
+    return {"scores": scores(lab, model, pool), "seconds": seconds, "parameters": _size(model)}
+
+
+def _size(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def summary(done: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Rows of the table: mean and standard deviation over the seeds that are done."""
+    rows = []
+    for name, told in ROWS.items():
+        runs = list(done.get(name, {}).values())
+        if runs:
+            cells = [_cell([run["scores"].get(figure) for run in runs]) for figure in FIGURES]
+            seconds = np.mean([run["seconds"] for run in runs])
+            rows.append([told, *cells, f"{runs[0]['parameters'] / 1e3:.0f}k", f"{seconds:.0f}", str(len(runs))])
+    return rows
+
+
+def _cell(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    return f"{np.mean(known):.1f}" + (f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else "")
+
+
+def plot(done: dict[str, dict[str, Any]], path: Path) -> None:
+    """What each row loses to the whole model, figure by figure, seed by seed."""
+    from matplotlib.figure import Figure
+
+    rows = [name for name in ROWS if name != "full" and name in done]
+    figure = Figure(figsize=(13, 0.32 * len(rows) + 1.4), layout="constrained")
+    for axes, what in zip(figure.subplots(1, len(FIGURES), sharey=True), FIGURES, strict=True):
+        for y, name in enumerate(rows):
+            for seed, run in done[name].items():
+                whole = done.get("full", {}).get(seed, {"scores": {}})["scores"].get(what)
+                mine = run["scores"].get(what)
+                if whole is not None and mine is not None:
+                    axes.plot(mine - whole, y, "o", color="C0", alpha=0.6, markersize=4)
+        axes.axvline(0, color="0.6", linewidth=0.8)
+        axes.set_title(what, fontsize=9)
+        axes.set_yticks(range(len(rows)), [ROWS[name] for name in rows], fontsize=8)
+        axes.tick_params(axis="x", labelsize=7)
+    figure.supxlabel("points above the whole model of the same seed", fontsize=8)
+    figure.axes[0].invert_yaxis()
+    figure.savefig(path, dpi=110)
+
+
+@click.command(help=__doc__, context_settings={"show_default": True})
+@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/ablation"), help="examples and checkpoints")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="what is done  [default: in --work]")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="draw the differences here")
+@click.option("--variant", "names", type=click.Choice(list(ROWS)), multiple=True, help="rows  [default: all]")
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2))
+def main(
+    work: Path, json_path: Path | None, plot_path: Path | None, names: tuple[str, ...], seeds: tuple[int, ...]
+) -> None:
+    torch.set_num_threads(1)
+    lab = Lab(work)
+    kept = json_path or work / "ablation.json"
+    done: dict[str, dict[str, Any]] = json.loads(kept.read_text())["rows"] if kept.is_file() else {}
+    wanted = [(seed, name) for seed in seeds for name in names or ROWS if str(seed) not in done.get(name, {})]
+    for seed, name in tqdm(wanted, desc="rows", unit="row"):
+        done.setdefault(name, {})[str(seed)] = row(lab, name, seed)
+        kept.write_text(json.dumps({"budget": asdict(BUDGET), "rows": done}, indent=1) + "\n")
+    print(*table(("", *FIGURES, "parameters", "CPU s", "seeds"), summary(done)))
+    if plot_path is not None:
+        plot(done, plot_path)
+
+
+if __name__ == "__main__":
+    main()

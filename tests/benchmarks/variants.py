@@ -102,7 +102,7 @@ class BeatsByShape(RrBeats):
         return cls(pool.of_beat[beats], pool.beat_features[beats][:, BY_SHAPE], pool.beat[beats])
 
 
-# ------------------------------------------------------------ what is changed of a model, of what it sees, of its teachers
+# --------------------------------------------- what is changed of a model, of what it sees, of its teachers
 
 
 def _views(*names: str) -> Callable[[EcgMoe], None]:
@@ -238,6 +238,9 @@ def _same_extra(extra: Extra, pool: Pool, records: Int) -> Extra:
     return extra
 
 
+SIZES = Sizes()
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A model by what is changed of the whole one."""
@@ -246,7 +249,7 @@ class Variant:
     change: Callable[[EcgMoe], None] = _same_model
     pool: Callable[[Pool], Pool] = _same_pool
     extra: Callable[[Extra, Pool, Int], Extra] = _same_extra
-    sizes: Sizes = Sizes()
+    sizes: Sizes = SIZES
     own_beats: bool = False  # its morphology path is not the whole model's
 
 

@@ -34,7 +34,7 @@ export class Tile {
   constructor(app, bed) {
     this.app = app;
     this.bed = bed;
-    this.name = el("a.name", { href: `#/bed/${encodeURIComponent(bed.name)}` }, bed.name);
+    this.name = el("a.name", { href: `#/bed/${encodeURIComponent(bed.name)}`, title: bed.name }, bed.name);
     this.age = el("span.age");
     this.rhythm = el("span.rhythm");
     this.bell = el("span.bell");
@@ -43,13 +43,14 @@ export class Tile {
     this.hr = el("div.hr");
     this.pvc = el("div.pvc");
     this.scaleWords = el("span.scale");
+    this.leads = el("div.leads", { "aria-hidden": "true" });
     this.canvas = el("canvas", { "aria-hidden": "true" });
     this.lost = el("div.lost", { hidden: true });
     this.ack = el("button.ack", { type: "button", onclick: () => acknowledge(app, bed.name) }, "Ack");
     this.node = el("article.tile", { tabindex: "0", onkeydown: (event) => this._key(event) },
       this.alarm,
       el("div.who", {}, this.name, this.rhythm, this.bell, this.age),
-      el("div.wave", {}, this.canvas, this.scaleWords, this.lost),
+      el("div.wave", {}, this.canvas, this.leads, this.scaleWords, this.lost),
       el("div.numbers", {}, el("div.label", {}, "HR"), this.hr, this.pvc),
       this.inop, this.ack);
     this.sweep = new Sweep(this.canvas);
@@ -91,7 +92,9 @@ export class Tile {
   layout() {
     this.sweep.reset();
     const { trace } = this.bed;
-    say(this.scaleWords, trace ? `${this.sweep.rows.map((row) => trace.signals[row].name).join(" ")}  ${this.sweep.gain} mm/mV` : "");
+    const names = trace ? this.sweep.rows.map((row) => trace.signals[row].name) : [];
+    this.leads.replaceChildren(...names.map((name) => el("span", {}, name)));
+    say(this.scaleWords, trace ? `${this.sweep.gain} mm/mV` : "");
     this.canvas.title = scale.words;
   }
 

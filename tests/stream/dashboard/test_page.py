@@ -114,6 +114,21 @@ def test_after_a_restart_of_the_gateway_everything_stands_again(page: Page, stat
     until(lambda: page.evaluate("wardbeat.store.beds.get('bed1').trace.head") > before)
 
 
+def test_a_tile_names_its_leads_and_keeps_a_long_name_of_its_bed(page: Page, station: Station) -> None:
+    name = "Intensive care, room 14, by the window, 2nd"
+    station.play(name, sinus)
+    page.set_viewport_size({"width": 400, "height": 700})
+    page.goto(station.url)
+    until(lambda: page.locator(".tile .leads span").count() > 0)
+    assert page.locator(".tile .leads span").first.inner_text() == "II"
+    link = page.locator(".tile .name")
+    assert link.get_attribute("title") == name
+    tile, age = page.locator(".tile").bounding_box(), page.locator(".tile .age").bounding_box()
+    assert tile is not None
+    assert age is not None
+    assert age["x"] + age["width"] <= tile["x"] + tile["width"]  # the age of the data is not pushed out
+
+
 def test_a_name_that_is_markup_is_a_name(page: Page, station: Station) -> None:
     name, text = "<script>alert(1)</script>", "<img src=x onerror=alert(2)>"
     page.on("dialog", lambda dialog: pytest.fail("a script ran"))

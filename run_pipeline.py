@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stream.config import Settings
 
 OURS = {"model", "simulators", "stream"}
+EXTRAS = {"psutil": "soak"}  # packages that are not of the core, by the extra that has them
 FELL_SHORT, WRONG_USAGE = 1, 2
 RUNS = Path("runs")  # each run of a ward without a ward.toml has a folder of its own there
 
@@ -82,6 +83,9 @@ class Door(click.Group):
             # cannot be used; all else is a fault of ours.
             if isinstance(error, OSError) and error.filename is not None:
                 click.echo(f"wardbeat: {error.filename}: {error.strerror}; name a place that can be used", err=True)
+                ctx.exit(WRONG_USAGE)
+            if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(error.name or "")):
+                click.echo(f"wardbeat: {error.name} is not installed; pip install -e '.[{extra}]'", err=True)
                 ctx.exit(WRONG_USAGE)
             if type(error).__module__.partition(".")[0] not in OURS:
                 raise

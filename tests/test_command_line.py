@@ -336,3 +336,10 @@ def test_what_cannot_be_done_is_said_in_one_line_before_anything_starts(
     assert result.exit_code == 2
     assert said in result.output
     assert len(result.output.splitlines()) == 1
+
+
+def test_a_command_without_its_extra_says_which_to_install() -> None:
+    without = "import sys; sys.modules['psutil'] = None; from run_pipeline import main; main(['soak', 'small'])"
+    done = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "wardbeat: psutil is not installed; pip install -e '.[soak]'\n"

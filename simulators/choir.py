@@ -116,6 +116,11 @@ class Choir:
         plays, self.plays = self.plays, []
         return plays, truths
 
+    @property
+    def underway(self) -> int:
+        """Samples that went and are not in the accounts of their plays yet: to bring those up to date costs more."""
+        return int(self._columns[_AT, : len(self.plays)].sum()) * self.key.n
+
     def settle(self) -> list[Truth]:
         """Bring the accounts of all plays up to date."""
         return [truth for row in range(len(self.plays)) for truth in self._account(row)]

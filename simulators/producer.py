@@ -201,7 +201,6 @@ class Producer:
             log.warning("fault", **{name: getattr(question, name) for name in ("kind", "bed", "for_s")}, simulated=True)
         elif isinstance(question, Finish):
             self._finishing = True
-        self._settle()
         late, link = self._pacer.lateness(), Counter[str]()
         for lane in self._lanes:
             link.update(lane.link.counts)
@@ -209,11 +208,11 @@ class Producer:
             id=question.id,
             ok=True,
             where=where,
-            sent=sum(play.n_samples for play in self._plays),
+            sent=sum(play.n_samples for play in self._plays) + sum(lane.underway for lane in self._lanes),
             late_ms=(late.mean_s * 1000, late.p99_s * 1000, late.max_s * 1000),
             n_late=late.n,
             link=dict(link),
-            resent=sum(count["resent"] for lane in self._lanes for count in lane.source.counts().values()),
+            resent=sum(lane.source.resent for lane in self._lanes),
             clock_ms=self._clock_ns.offset_ns / 1e6,
         )
 
@@ -273,6 +272,11 @@ class _Lane:
         """When its next packets are due; 0 where there are none to come."""
         return self._heap[0][0] if self._heap else 0.0
 
+    @property
+    def underway(self) -> int:
+        """Samples that went and are not in the accounts of their plays yet."""
+        return sum(choir.underway for choir in self._choirs.values())
+
     def open(self) -> list[Play]:
         """The beds that have not come to their end, each by itself from here on."""
         for choir in self._choirs.values():
@@ -314,10 +318,12 @@ class _Lane:
         utc_ns = clock_ns()
         late_ns = now - pacer.due_ns(due_s) if pacer.speed else 0
         packets: list[Waveform | Truth | End] = []
+        sung: list[Choir] = []
         while self._heap and self._heap[0][0] <= due_s + _TOGETHER_S:
             _, order, item = self._heap[0]
             if isinstance(item, Choir):
-                packets += self._sing(item, order, utc_ns - late_ns, utc_ns, ledger)
+                if self._sing(item, order, utc_ns - late_ns, utc_ns, ledger):
+                    sung.append(item)
                 continue
             packets += item.next(utc_ns - late_ns, utc_ns)
             if ledger is not None:
@@ -331,20 +337,22 @@ class _Lane:
         if said is not None:
             level = log.warning if said == "behind" else log.info
             level(f"producer_{said}", late_ms=round(pacer.lateness().last_s * 1000, 1), simulated=True)
+        for choir in sung:  # all is out: time for what comes next
+            gone, truths = choir.turn()
+            self._keep(truths)
+            for play in gone:
+                heapq.heappush(self._heap, (play.due_s, self._order[play], play))
 
-    def _sing(self, choir: Choir, order: int, device_ns: int, sent_ns: int, ledger: Ledger | None) -> list[Truth]:
-        """Send a packet of each of a choir's plays."""
+    def _sing(self, choir: Choir, order: int, device_ns: int, sent_ns: int, ledger: Ledger | None) -> bool:
+        """Send a packet of each of a choir's plays; False where there are none, and it is over."""
         if not choir.plays:
             heapq.heappop(self._heap)
             del self._choirs[choir.key]
-            return []
+            return False
         tick = choir.tick(ledger)
         self.source.send_together(tick.handles, tick.seq, tick.first, tick.data, device_ns, sent_ns)
-        gone, truths = choir.turn()
         heapq.heapreplace(self._heap, (choir.due_s - _FIRST_S, order, choir))
-        for play in gone:
-            heapq.heappush(self._heap, (play.due_s, self._order[play], play))
-        return truths
+        return True
 
     def _joined(self, play: Play) -> bool:
         """Whether a play sings with others from its next packet on."""

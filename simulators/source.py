@@ -168,6 +168,11 @@ class Source:
         alone = sum(len(bed.entries) - min(bed.durable, bed.cursor) for bed in self._beds.values())
         return alone + self._frames.pending()
 
+    @property
+    def resent(self) -> int:
+        """Packets that were sent more than once."""
+        return sum(bed.n_resent for bed in self._beds.values())
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Per bed: `packets` and `samples` taken over, packets `sent` and `resent`, samples `lost` (given
         up and told), packets `retained`."""

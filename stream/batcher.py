@@ -2,7 +2,7 @@
 
 Items come in blocks, of one kind (a batch is one call of the model) and one class: urgent windows,
 then beats, then calm windows (design rule 5). The waiting time is counted from the oldest item. A
-batch starts when it is full, when its oldest item has waited `max_wait_s` (calm windows four times that:
+batch starts when it is full, when its oldest item has waited `max_wait_s` (calm windows twice that:
 they have the time, and a call of few costs nearly what one of many does), or at once when nothing more is
 on its way (the device would idle). Calm windows move up among the beats when they have waited
 `ageing_s`, and urgent ones let one other batch through now and then, so that no class starves; within
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from stream.wire import BEAT, CALM, URGENT, Kind, WireError, Work
 
 URGENT_STREAK = 8
-CALM_WAITS = 4  # times `max_wait_s`
+CALM_WAITS = 2  # times `max_wait_s`
 
 Arrays = dict[str, npt.NDArray[Any]]
 

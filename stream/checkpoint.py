@@ -21,7 +21,7 @@ import numpy as np
 
 from stream.process import die_with
 
-VERSION = 2
+VERSION = 3
 NAME = "checkpoint.msgpack"  # of its file, in the shard's folder
 _ARRAY = 1
 
@@ -87,6 +87,7 @@ class Scribe:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
             gc.disable()
+            os.nice(10)  # judgements of now go before a state of a moment ago
             save(self._path, state())
             code = 0
         except OSError as error:

@@ -3,7 +3,8 @@
 Per bed, items stand in the order of `ready`, the tick that their last sample needed. A beat or a hop
 that is answered gives its token to the bed's cache; when a hop's turn comes, every beat and hop before
 it is in the cache, and the window that ends with it is sent with that cache. Answers are handed on in
-the same order, so alarms see the same sequence whatever the batches were. What has not been answered
+the same order, so alarms see the same sequence whatever the batches were. That a beat is judged is told
+before that, in the order of beats: for this it waits for no hop and no window. What has not been answered
 is kept as it was sent: a fresh worker gets it again, and a checkpoint holds it.
 """
 
@@ -56,6 +57,7 @@ class Item:
 class _Queue:
     staging: deque[tuple[int, Item]] = field(default_factory=deque)  # tokens not yet in the cache
     applying: deque[tuple[int, Item]] = field(default_factory=deque)  # answers not yet handed on
+    telling: deque[tuple[int, Item]] = field(default_factory=deque)  # of all these, beats not yet told
 
 
 def _turn(entry: tuple[int, Item]) -> tuple[int, bool, int]:
@@ -109,6 +111,8 @@ class Judging:
             self._touched.add(item.row)
         for item_id, item in sorted(new, key=_turn):
             self._queues[item.row].staging.append((item_id, item))
+            if item.kind == "beat":
+                self._queues[item.row].telling.append((item_id, item))
 
     def work(self) -> list[Work]:
         """Blocks that have not been sent yet."""
@@ -150,17 +154,30 @@ class Judging:
         self.stage()
         return items
 
+    def told(self) -> Iterator[Item]:
+        """Beats that are known to be judged, or not to be, each bed's in order; they come again when `applied`, which is
+        to be asked after this. What beats of a form are likely to be is weighed here, into their `probs`."""
+        for row in sorted(self._touched):
+            telling = self._queues[row].telling
+            while telling and self._settled(*telling[0]):
+                _, item = telling.popleft()
+                if item.answer is not None:
+                    item.answer["probs"] = self._votes.vote(item.row, item.form, item.answer["probs"])
+                yield item
+
     def applied(self) -> Iterator[Item]:
         """Items whose turn has come, each bed's in order; an item without an answer was forgone."""
         touched, self._touched = sorted(self._touched), set()
         for row in touched:
             applying = self._queues[row].applying
-            while applying and (applying[0][1].answer is not None or applying[0][0] not in self._work_of):
+            while applying and self._settled(*applying[0]):
                 item_id, item = applying.popleft()
                 self._items.pop(item_id, None)
-                if item.kind == "beat" and item.answer is not None:
-                    item.answer["probs"] = self._votes.vote(item.row, item.form, item.answer["probs"])
                 yield item
+
+    def _settled(self, item_id: int, item: Item) -> bool:
+        """Whether an item is answered, or waits for no answer."""
+        return item.answer is not None or item_id not in self._work_of
 
     def first_ready(self, row: int) -> int | None:
         """Tick of the oldest item of a row that still waits; None where none does."""
@@ -203,6 +220,7 @@ class Judging:
         return {
             "next_id": self._next_id,
             "items": queued,
+            "untold": [item_id for row in self._queues for item_id, _ in row.telling],
             "blocks": [encode(work) for work, _ in self._unanswered.values()],
             "waiting": list(self._work_of),
             "hop_tokens": self._hop_tokens,
@@ -224,6 +242,9 @@ class Judging:
             self._items[item_id] = item
             queue = self._queues[row]
             (queue.staging, queue.applying)[where].append((item_id, item))
+        for item_id in state["untold"]:
+            item = self._items[item_id]
+            self._queues[item.row].telling.append((item_id, item))
         waiting = set(state["waiting"])
         for frame in state["blocks"]:
             work = decode(frame)
@@ -289,7 +310,7 @@ class Judging:
 
     def _stage_row(self, queue: _Queue) -> Item | None:
         staging = queue.staging
-        while staging and (staging[0][1].answer is not None or staging[0][0] not in self._work_of):
+        while staging and self._settled(*staging[0]):
             item_id, item = staging.popleft()
             if item.kind == "beat":
                 if item.answer is not None:

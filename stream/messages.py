@@ -22,15 +22,19 @@ def beat_message(bed: Bed, item: Item, stamps: wire.Stamps) -> wire.BeatJudgemen
     label: wire.BeatLabel = "?"
     confidence, gates = 0.0, ()
     if item.answer is not None:
-        probs = item.answer["probs"]
-        best = int(probs.argmax())
-        label = cast(wire.BeatLabel, BEATS[best])
-        confidence, gates = float(probs[best]), tuple(item.answer["gates"].tolist())
+        label, confidence = likeliest(item.answer["probs"])
+        gates = tuple(item.answer["gates"].tolist())
     rr_ms = 0.0 if item.features[_RR_UNKNOWN] else 1000.0 * float(np.exp(item.features[_RR_S]))
     return wire.BeatJudgement(
         bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), label=label, confidence=confidence, rr_ms=rr_ms,
         gates=gates, quality=float(item.features[_QUALITY]), form=item.form, stamps=stamps,
     )  # fmt: skip
+
+
+def likeliest(probs: np.ndarray[Any, Any]) -> tuple[wire.BeatLabel, float]:
+    """The class of a beat with these probs (5,), and how likely it is."""
+    best = int(probs.argmax())
+    return cast(wire.BeatLabel, BEATS[best]), float(probs[best])
 
 
 def perhaps_ventricular(probs: np.ndarray[Any, Any]) -> bool:

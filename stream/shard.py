@@ -28,7 +28,7 @@ from stream.beds import KEPT, Bed
 from stream.counters import Counters
 from stream.judging import Item, Judging
 from stream.leads import Leads
-from stream.messages import beat_message, perhaps_ventricular, window_message
+from stream.messages import beat_message, likeliest, perhaps_ventricular, window_message
 from stream.outbox import Outbox
 from stream.relief import TOLD, Relief
 from stream.strips import Strips
@@ -359,29 +359,32 @@ class Shard:
         self._apply()
 
     def _apply(self) -> None:
-        """Hand on what has come to its turn: to the alarms, and to the gateway."""
+        """Hand on what has come to its turn: to the gateway, and to the alarms."""
         touched: dict[int, Bed] = {}
         decided_ns = self._now_ns()
+        for item in self.judging.told():
+            self._beat_told(self._rows[item.row], item, _decided(item, decided_ns))
         for item in self.judging.applied():
             bed = touched.setdefault(item.row, self._rows[item.row])
-            stamps = msgspec.structs.replace(  # `published` is room for the gateway's stamp
-                item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=decided_ns, published=decided_ns
-            )
-            self._judged(bed, item, stamps)
+            self._judged(bed, item, _decided(item, decided_ns))
         self._model_clock(touched.values())
+
+    def _beat_told(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
+        beat = beat_message(bed, item, stamps)
+        bed.n_beats += 1
+        self._strips.beat(bed.row, beat.at.sample, beat.label)
+        self.messages.append(beat)
 
     def _judged(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
         answer = item.answer
+        if answer is None:
+            return
         if item.kind == "beat":
-            beat = beat_message(bed, item, stamps)
-            bed.n_beats += 1
-            self._strips.beat(bed.row, beat.at.sample, beat.label)
-            self.messages.append(beat)
-            if answer is not None:
-                perhaps_v = perhaps_ventricular(answer["probs"])
-                told = bed.alarms.judged_beat(item.at, item.ready, beat.label, beat.confidence, beat.form, perhaps_v)
-                self._alert(bed, told, stamps)
-        elif answer is not None:
+            label, confidence = likeliest(answer["probs"])
+            perhaps_v = perhaps_ventricular(answer["probs"])
+            told = bed.alarms.judged_beat(item.at, item.ready, label, confidence, item.form, perhaps_v)
+            self._alert(bed, told, stamps)
+        else:
             window = window_message(bed, item, answer, stamps)
             bed.n_windows += 1
             self.messages.append(window)
@@ -598,3 +601,10 @@ class Shard:
             self._took_turn(bed)
             if row not in state["free"]:
                 self.beds[bed.name] = bed
+
+
+def _decided(item: Item, decided_ns: int) -> wire.Stamps:
+    """The stamps of an item that is judged; `published` is room for the gateway's."""
+    return msgspec.structs.replace(
+        item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=decided_ns, published=decided_ns
+    )

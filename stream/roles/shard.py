@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 SECOND = 1_000_000_000
 ROUND_MS = 20  # a round lasts at least so long: packets of many beds go through the stages together
-MAX_ROUND_MS = 50  # and so long where rounds take a third of it: a round of many packets costs less for each
+MAX_ROUND_MS = 30  # and so long where rounds take a third of it: a round of many packets costs less for each
 MAX_WAITING_ITEMS = 8192  # with the worker; beyond, replays wait on credit
 GATEWAY_SILENT_NS = 2 * SECOND
 LOST_NS = 3 * SECOND
@@ -141,12 +141,13 @@ class ShardRole:
         began_ns = time.monotonic_ns()
         ready = dict(self._poller.poll(ROUND_MS))
         woke_ns = time.monotonic_ns()
-        if self._sources in ready:
-            self._drain_sources()
         if self._worker in ready:
             self._drain_worker()
         if self._gateway in ready:
             self._drain_gateway()
+        self._send()  # judgements wait for no samples, nor windows for the worker
+        if self._sources in ready:
+            self._drain_sources()
         crowded = len(self.shard.judging) > MAX_WAITING_ITEMS
         events = self.ingest.take(self.shard.not_now(crowded))
         self._waves.take(events)

@@ -48,9 +48,9 @@ def test_calm_windows_wait_longer_to_fill_and_hold_nothing_else_up() -> None:
     batcher = Batcher(max_batch=8, max_wait_s=0.020)
     batcher.add(b"a", block(0, 1, "window", CALM), 0)
     assert batcher.next(CALM_WAITS * 20 * MS - 1, idle=False) is None
-    batcher.add(b"a", block(1, 1), 70 * MS)
-    assert batcher.wait_s(75 * MS) == pytest.approx(0.005)
-    first, second = batcher.next(80 * MS, idle=False), batcher.next(90 * MS, idle=False)
+    batcher.add(b"a", block(1, 1), 30 * MS)
+    assert batcher.wait_s(35 * MS) == pytest.approx(0.005)
+    first, second = batcher.next(40 * MS, idle=False), batcher.next(50 * MS, idle=False)
     assert first is not None
     assert second is not None
     assert (first.kind, second.kind) == ("window", "beat")  # each when it is due

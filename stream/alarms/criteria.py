@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from model.detection import DELAY
+from model.vf import WINDOW as VF_WINDOW
 from stream.alarms.book import Book
 from stream.alarms.conditions import CONDITIONS, TICK_HZ
 from stream.alarms.numerics import REDS, HeartRate, RateLimits, Vitals
@@ -381,7 +382,7 @@ class Detectors:
         if not self.vf:
             self._time_silence()
         elif "VFIB" not in self.book.active:
-            self.vf_onset = max(self.vf_onset, self.valid_since)
+            self.vf_onset = max(self.vf_onset, self.valid_since + VF_WINDOW)  # until then it still sees the noise
             self._time_vf(at)
 
     def _leads(self, off: list[int], kind: str, at: int) -> None:

@@ -576,8 +576,19 @@ def test_a_vf_that_is_still_there_when_the_noise_is_over_is_told() -> None:
     player.quality([4, 4], 3)
     player.take(player.alarms.vf(True, player.now, player.now + 100))
     player.quality([4, 4], 3)
-    player.quality([0, 0], 5)
+    player.quality([0, 0], 9)
     assert player.started("VFIB")
+
+
+def test_what_the_vf_index_made_of_noise_is_no_vf_while_it_still_sees_the_noise() -> None:
+    player = Player()
+    player.quality([4, 4], 3)
+    player.take(player.alarms.vf(True, player.now, player.now + 100))
+    player.quality([4, 4], 3)
+    player.quality([0, 0], 7)
+    player.take(player.alarms.vf(False, player.now - 1000, player.now))
+    player.quality([0, 0], 5)
+    assert not player.started("VFIB")
 
 
 def test_noise_does_not_end_a_vf_that_went_out_and_leads_off_do() -> None:

@@ -5,6 +5,7 @@ told by a function, so that nothing is made where nobody looks.
 """
 
 import struct
+import sys
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,28 @@ encode = msgspec.json.Encoder().encode
 Told = Callable[[], bytes]
 
 
+class Ribbon:
+    """The rhythms of the last `RIBBON_N` windows of a bed; its memory is all there from the start, so that a ward's does
+    not grow for an hour."""
+
+    __slots__ = ("_at", "_n", "_rhythms")
+
+    def __init__(self) -> None:
+        self._at = array("d", bytes(8 * RIBBON_N))
+        self._rhythms = [""] * RIBBON_N
+        self._n = 0
+
+    def add(self, at_s: float, rhythm: str) -> None:
+        """A window that came at `at_s` (s since 1970, UTC)."""
+        place = self._n % RIBBON_N
+        self._at[place], self._rhythms[place] = at_s, sys.intern(rhythm)
+        self._n += 1
+
+    def __iter__(self) -> Iterator[tuple[float, str]]:
+        for i in range(max(0, self._n - RIBBON_N), self._n):
+            yield self._at[i % RIBBON_N], self._rhythms[i % RIBBON_N]
+
+
 @dataclass(slots=True)
 class Station:
     """One bed. `alerts`: those that stand, by id. `off`: (kind, until UTC ns) of a pause or of alarms off."""
@@ -46,7 +69,7 @@ class Station:
     profile: deque[WindowJudgement] = field(default_factory=lambda: deque(maxlen=PROFILE_N))
     waves: deque[Waves] = field(default_factory=deque)
     stream: bytes = b""  # the fragment that says what its waves are
-    ribbon: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=RIBBON_N))
+    ribbon: Ribbon = field(default_factory=Ribbon)
     trend_s: array = field(default_factory=lambda: array("d"))  # type: ignore[type-arg]
     trend_hr: array = field(default_factory=lambda: array("f"))  # type: ignore[type-arg]
     _rates: list[float] = field(default_factory=list)
@@ -118,7 +141,7 @@ class Ward:
             station.profile.clear()
         station.window = window
         station.profile.append(window)
-        station.ribbon.append((self._utc_ns() / 1e9, window.rhythm))
+        station.ribbon.add(self._utc_ns() / 1e9, window.rhythm)
         return lambda: encode(_window(window, profile_of(station.profile)))
 
     def beat(self, beat: BeatJudgement) -> Told:

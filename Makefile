@@ -35,6 +35,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV), then compiling: a few minutes, this once"
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dashboard]'
 	$(BIN)/python -m stream.warm # compiles the kernels, once
 	@touch $@

@@ -40,6 +40,7 @@ ANSWERING_NS = SECOND // 2  # a worker that is there answers something so often,
 GRACE_NS = 10 * SECOND  # after its own start a shard gives the worker so long to be there
 FRAMES_AT_ONCE = 256
 WATCH_S = 0.2
+STATUS_S, STATUS_TURNS = 1.0, 10  # how often a bed's account is told, and in how many turns those of all
 # What a checkpoint of another build, or for another capacity or number of leads, may raise.
 UNFIT = (checkpoint.CheckpointError, KeyError, ValueError, TypeError, IndexError, AttributeError)
 
@@ -94,7 +95,7 @@ class ShardRole:
         self._session = fresh_id()
         self._worker_session = ""
         self._began_ns = self._worker_heard_ns = self._answered_ns = self._offered_ns = time.monotonic_ns()
-        self._due_ns = dict.fromkeys(("watch", "greet", "status", "checkpoint"), 0)
+        self._due_ns = dict.fromkeys(("watch", "greet", "status", "metrics", "checkpoint"), 0)
         self._latency = Latency()
         self._busy_s = 0.0  # that a round takes, lately
         self._waves = Watched()
@@ -104,6 +105,8 @@ class ShardRole:
         self._path = Path(self._own.state_dir) / checkpoint.NAME
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._scribe = checkpoint.Scribe(self._path)
+        self._status_turn = 0
+        self._told: dict[str, wire.BedStatus] = {}  # the newest account of each bed, for the metrics
         self._positions: list[tuple[str, str, int]] = []  # that the newest checkpoint holds
         self._known = profiles(settings)
         self._begin()
@@ -154,6 +157,8 @@ class ShardRole:
         self.shard.feed(events)
         self._send()  # before a checkpoint: what it counts as told has been told
         self._watch()
+        if self._due("status", STATUS_S / STATUS_TURNS):
+            self._tell_accounts()
         busy_s = (time.monotonic_ns() - woke_ns) / SECOND
         self._busy_s += (busy_s - self._busy_s) / 8
         round_s = min(max(ROUND_MS / 1e3, 3 * self._busy_s), MAX_ROUND_MS / 1e3)
@@ -241,7 +246,7 @@ class ShardRole:
                 self._waves.watch(message.beds, time.monotonic_ns())
 
     def _watch(self) -> None:
-        """What goes by the wall clock: technical alarms, the checkpoint, greetings, the account."""
+        """What goes by the wall clock: technical alarms, the checkpoint, greetings."""
         if not self._due("watch", WATCH_S):
             return
         now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
@@ -270,23 +275,37 @@ class ShardRole:
             self._begin_save()
         if self._due("greet", 1.0):
             self._greet()
-        if self._due("status", 1.0):
-            accounts = (self.ingest.account(bed, now_ns, mono_ns) for bed in self.ingest.beds())
-            told = list(self.shard.status(accounts, self._latency.figures(mono_ns)))
-            self._give(self._gateway, told)
-            if self.metrics is not None:
-                self.metrics.put(
-                    Snapshot(
-                        counts={"refused": self.refused, **{f"refused.{k}": n for k, n in self.ingest.refused.items()}},
-                        gauges={"waiting_items": len(self.shard.judging), "waiting_alerts": len(self.shard.outbox)},
-                        stages=self._latency.totals(),
-                        beds=told,
-                    )
-                )
+        if self._due("metrics", 1.0):
+            self._put_metrics()
             self.shard.forgo()
             for bed in self.ingest.vacant(mono_ns):
                 if self.shard.release(bed):
                     self.ingest.forget(bed)
+
+    def _tell_accounts(self) -> None:
+        """The account of every tenth bed, so that a thousand hold nothing up."""
+        now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+        beds = self.ingest.beds()
+        accounts = (self.ingest.account(bed, now_ns, mono_ns) for bed in beds[self._status_turn :: STATUS_TURNS])
+        self._status_turn = (self._status_turn + 1) % STATUS_TURNS
+        told = list(self.shard.status(accounts, self._latency.figures(mono_ns)))
+        self._give(self._gateway, told)
+        if self.metrics is not None:
+            self._told.update((status.bed, status) for status in told)
+
+    def _put_metrics(self) -> None:
+        if self.metrics is None:
+            return
+        known = self.shard.beds
+        self._told = {bed: status for bed, status in self._told.items() if bed in known}
+        self.metrics.put(
+            Snapshot(
+                counts={"refused": self.refused, **{f"refused.{k}": n for k, n in self.ingest.refused.items()}},
+                gauges={"waiting_items": len(self.shard.judging), "waiting_alerts": len(self.shard.outbox)},
+                stages=self._latency.totals(),
+                beds=list(self._told.values()),
+            )
+        )
 
     def _greet(self) -> None:
         greeting = wire.Greeting(shard=self._name, session=self._session, beds=self.shard.positions())
@@ -309,7 +328,8 @@ class ShardRole:
         now_ns = time.monotonic_ns()
         if now_ns < self._due_ns[what]:
             return False
-        self._due_ns[what] = now_ns + round(every_s * SECOND)
+        every_ns, late_ns = round(every_s * SECOND), now_ns - self._due_ns[what]
+        self._due_ns[what] = now_ns + every_ns - (late_ns if late_ns < every_ns else 0)  # so that no lateness adds up
         return True
 
     def _give(self, socket: zmq.Socket[bytes], messages: Iterable[wire.AnyMessage]) -> None:

@@ -8,7 +8,7 @@ run's model without fold 0; accuracy is on fold 0, patients that none of them sa
 in a second: one window every 2 s for the baselines; for ECG-MoE, streaming, half a hop, half a window and 1.2 beats (72
 a minute), and `whole windows` all hops and beats of its 10 s each time, nothing kept. ECG-MoE's rows also classify each
 beat, which no baseline here does. Not counted on either side: resampling and the R peaks, which a monitor finds for its
-alarms anyway.
+alarms anyway. Trained baselines are kept in --work, so that times can be taken again on a quiet machine.
 """
 
 import argparse
@@ -144,7 +144,12 @@ def main() -> None:
         for name, net in nets.items():
             if name.startswith("five"):
                 continue  # its nets are the shared one's size, each with one task
-            baselines.fit(net, pool, taught, given.seed, given.steps, settings.batch, name)
+            kept = given.work / f"baseline {name}, seed {given.seed}, {given.steps} steps.pt"
+            if kept.is_file():
+                net.load_state_dict(torch.load(kept, weights_only=True))
+            else:
+                baselines.fit(net, pool, taught, given.seed, given.steps, settings.batch, name)
+                torch.save(net.state_dict(), kept)
             found[name] = {"worth": worth(pool, left, hops, baselines.answers(net, pool, hops))}
     streaming, whole, unmerged = moe_rows(model)
     rows: dict[str, Run] = {name: baseline_row(net.eval()) for name, net in nets.items()}

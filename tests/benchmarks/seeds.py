@@ -1,0 +1,80 @@
+"""Figures of several trainings as mean and standard deviation: how much of a figure is the seed.
+
+    for s in 0 1 2; do python run_pipeline.py train --seed $s --work runs/s$s --out runs/s$s; done
+    python -m tests.benchmarks.seeds runs/s?/figures.json
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from model.card import table
+
+ROWS = {
+    "VEB, mitdb: Se": "beats/VEB/se",
+    "VEB, mitdb: +P": "beats/VEB/ppv",
+    "VEB, mitdb: F1": "beats/VEB/f1",
+    "SVEB, mitdb: Se": "beats/SVEB/se",
+    "SVEB, mitdb: +P": "beats/SVEB/ppv",
+    "SVEB, mitdb: F1": "beats/SVEB/f1",
+    "AF, RR sequences of vitaldb-rhythm: Se": "segments/AF/se",
+    "AF, RR sequences of vitaldb-rhythm: Sp": "segments/AF/sp",
+    "AF, windows of mitdb: Se": "rhythm/AF mitdb/se",
+    "AF, windows of mitdb: Sp": "rhythm/AF mitdb/sp",
+    "shockable, windows of vfdb: Se": "rhythm/shockable vfdb/se",
+    "shockable, windows of vfdb: Sp": "rhythm/shockable vfdb/sp",
+    "shockable, windows of cudb: Se": "rhythm/shockable cudb/se",
+    "shockable, windows of cudb: Sp": "rhythm/shockable cudb/sp",
+    "Challenge 2017: F1 of N": "cinc2017/f1/N",
+    "Challenge 2017: F1 of A": "cinc2017/f1/A",
+    "Challenge 2017: F1 of O": "cinc2017/f1/O",
+    "Challenge 2017: mean F1 of N, A, O": "cinc2017/mean_f1_NAO",
+    "Challenge 2017: accuracy, %": "cinc2017/accuracy",
+    "always N: accuracy, %": "cinc2017/constant_accuracy",
+    "RR: mean absolute error, ms": "rr/mae_ms",
+    "a constant: mean absolute error, ms": "rr/constant_mae_ms",
+    "age, ludb: mean absolute error, years": "age_sex/ludb/age_mae",
+    "a constant: mean absolute error, years": "age_sex/ludb/constant_age_mae",
+    "sex, ludb: accuracy, %": "age_sex/ludb/sex_accuracy",
+    "the majority: accuracy, %": "age_sex/ludb/majority_accuracy",
+    "potassium, simulated, unseen ranges: AUC": "potassium/potassium-unseen/auc",
+}
+
+
+def found(figures: dict[str, Any], path: str) -> float | None:
+    """A figure by its path; None where the training did not have it."""
+    here: Any = figures
+    for name in path.split("/"):
+        here = here.get(name) if isinstance(here, dict) else None
+    return None if here is None else float(here)
+
+
+def summary(runs: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """(figure, mean ± sd, the runs' own) of the rows that all runs have. The sd is that of a sample."""
+    rows = []
+    for name, path in ROWS.items():
+        values = [found(run["figures"], path) for run in runs]
+        known = [value for value in values if value is not None]
+        if len(known) == len(runs):
+            spread = f" ± {np.std(known, ddof=1):.2f}" if len(known) > 1 else ""
+            rows.append((name, f"{np.mean(known):.2f}{spread}", ", ".join(f"{value:g}" for value in known)))
+    return rows
+
+
+@click.command(help=__doc__)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(paths: tuple[Path, ...]) -> None:
+    runs = [json.loads(path.read_text()) for path in paths]
+    settings = [{k: v for k, v in run["settings"].items() if k not in {"seed", "potassium"}} for run in runs]
+    if any(other != settings[0] for other in settings):
+        raise click.UsageError("the runs differ in more than the seed; give runs of the same settings")
+    seeds = ", ".join(str(run["settings"]["seed"]) for run in runs)
+    print(*table(("patients left out", "mean ± sd", f"seeds {seeds}"), summary(runs)), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

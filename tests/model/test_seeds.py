@@ -1,0 +1,28 @@
+"""The table over seeds."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from tests.benchmarks import seeds
+
+
+def _run(seed: int, f1: float, **settings: object) -> dict[str, object]:
+    return {"settings": {"seed": seed, "folds": 4, **settings}, "figures": {"beats": {"VEB": {"f1": f1}}}}
+
+
+def test_a_figure_is_told_as_mean_and_sd_of_a_sample_where_all_runs_have_it() -> None:
+    runs = [_run(0, 92.0), _run(1, 94.0), _run(2, 96.0)]
+    assert seeds.summary(runs) == [("VEB, mitdb: F1", "94.00 ± 2.00", "92, 94, 96")]
+    assert seeds.summary([*runs, {"settings": {"seed": 3}, "figures": {}}]) == []
+
+
+@pytest.mark.parametrize(("folds", "code"), [(4, 0), (3, 2)])
+def test_runs_that_differ_in_more_than_the_seed_are_refused(tmp_path, folds: int, code: int) -> None:
+    paths = [tmp_path / "0.json", tmp_path / "1.json"]
+    for path, run in zip(paths, (_run(0, 92.0), _run(1, 94.0, folds=folds)), strict=True):
+        path.write_text(json.dumps(run))
+    result = CliRunner().invoke(seeds.main, [str(path) for path in paths])
+    assert result.exit_code == code
+    assert ("seeds 0, 1" in result.output) == (code == 0)

@@ -155,8 +155,8 @@ class Judging:
         return items
 
     def told(self) -> Iterator[Item]:
-        """Beats that are known to be judged, or not to be, each bed's in order; they come again when `applied`, which is
-        to be asked after this. What beats of a form are likely to be is weighed here, into their `probs`."""
+        """Beats that are known to be judged, or not to be, each bed's in order; they come again when `applied`, which
+        is to be asked after this. What beats of a form are likely to be is weighed here, into their `probs`."""
         for row in sorted(self._touched):
             telling = self._queues[row].telling
             while telling and self._settled(*telling[0]):

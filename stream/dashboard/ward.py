@@ -34,7 +34,7 @@ Told = Callable[[], bytes]
 
 
 class Ribbon:
-    """The rhythms of the last `RIBBON_N` windows of a bed; its memory is all there from the start, so that a ward's does
+    """The rhythms of the last `RIBBON_N` windows of a bed; its memory is there from the start, so that a ward's does
     not grow for an hour."""
 
     __slots__ = ("_at", "_n", "_rhythms")

@@ -1,7 +1,7 @@
 """Figures of several trainings as mean and standard deviation: how much of a figure is the seed.
 
-    for s in 0 1 2; do python run_pipeline.py train --seed $s --work runs/s$s --out runs/s$s; done
-    python -m tests.benchmarks.seeds runs/s?/figures.json
+for s in 0 1 2; do python run_pipeline.py train --seed $s --work runs/s$s --out runs/s$s; done
+python -m tests.benchmarks.seeds runs/s?/figures.json
 """
 
 import json

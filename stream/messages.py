@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import numpy as np
+from msgspec.structs import replace
 
 from model.calibration import ABSTAIN
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
@@ -29,6 +30,11 @@ def beat_message(bed: Bed, item: Item, stamps: wire.Stamps) -> wire.BeatJudgemen
         bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), label=label, confidence=confidence, rr_ms=rr_ms,
         gates=gates, quality=float(item.features[_QUALITY]), form=item.form, stamps=stamps,
     )  # fmt: skip
+
+
+def decided(item: Item, now_ns: int) -> wire.Stamps:
+    """The stamps of an item that has been judged; `published` is room for the gateway's."""
+    return replace(item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=now_ns, published=now_ns)
 
 
 def likeliest(probs: np.ndarray[Any, Any]) -> tuple[wire.BeatLabel, float]:

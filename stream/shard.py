@@ -28,7 +28,7 @@ from stream.beds import KEPT, Bed
 from stream.counters import Counters
 from stream.judging import Item, Judging
 from stream.leads import Leads
-from stream.messages import beat_message, likeliest, perhaps_ventricular, window_message
+from stream.messages import beat_message, decided, likeliest, perhaps_ventricular, window_message
 from stream.outbox import Outbox
 from stream.relief import TOLD, Relief
 from stream.strips import Strips
@@ -363,10 +363,10 @@ class Shard:
         touched: dict[int, Bed] = {}
         decided_ns = self._now_ns()
         for item in self.judging.told():
-            self._beat_told(self._rows[item.row], item, _decided(item, decided_ns))
+            self._beat_told(self._rows[item.row], item, decided(item, decided_ns))
         for item in self.judging.applied():
             bed = touched.setdefault(item.row, self._rows[item.row])
-            self._judged(bed, item, _decided(item, decided_ns))
+            self._judged(bed, item, decided(item, decided_ns))
         self._model_clock(touched.values())
 
     def _beat_told(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
@@ -380,10 +380,8 @@ class Shard:
         if answer is None:
             return
         if item.kind == "beat":
-            label, confidence = likeliest(answer["probs"])
-            perhaps_v = perhaps_ventricular(answer["probs"])
-            told = bed.alarms.judged_beat(item.at, item.ready, label, confidence, item.form, perhaps_v)
-            self._alert(bed, told, stamps)
+            found = (*likeliest(answer["probs"]), item.form, perhaps_ventricular(answer["probs"]))
+            told = bed.alarms.judged_beat(item.at, item.ready, *found)
         else:
             window = window_message(bed, item, answer, stamps)
             bed.n_windows += 1
@@ -391,7 +389,7 @@ class Shard:
             told = bed.alarms.judged_window(
                 item.at, item.ready, window.rhythm, window.rhythms, window.shockable, window.quality
             )
-            self._alert(bed, told, stamps)
+        self._alert(bed, told, stamps)
 
     def _model_clock(self, beds: Iterable[Bed]) -> None:
         """Tell the alarms how far the model has come, and take the numerics that are due."""
@@ -601,10 +599,3 @@ class Shard:
             self._took_turn(bed)
             if row not in state["free"]:
                 self.beds[bed.name] = bed
-
-
-def _decided(item: Item, decided_ns: int) -> wire.Stamps:
-    """The stamps of an item that is judged; `published` is room for the gateway's."""
-    return msgspec.structs.replace(
-        item.stamps, batched=item.batched_ns, judged=item.judged_ns, decided=decided_ns, published=decided_ns
-    )

@@ -376,8 +376,7 @@ class Shard:
         self.messages.append(beat)
 
     def _judged(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
-        answer = item.answer
-        if answer is None:
+        if (answer := item.answer) is None:
             return
         if item.kind == "beat":
             found = (*likeliest(answer["probs"]), item.form, perhaps_ventricular(answer["probs"]))

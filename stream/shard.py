@@ -210,7 +210,7 @@ class Shard:
             bed = self._seat(event.bed, alarms)
         else:
             self.judging.forgo(bed.row, NEVER)
-            self._apply()
+            self.apply()
             self._close(bed)
             alarms.inherit(bed.alarms)
         bed.epoch, bed.fs, bed.live = event.epoch, event.rate, event.speed == 1.0
@@ -356,7 +356,7 @@ class Shard:
             bed.n_unjudged += n
             if n:
                 log.warning("unjudged", bed=bed.name, items=n)
-        self._apply()
+        self.apply()
 
     def _apply(self) -> None:
         """Hand on what has come to its turn: to the gateway, and to the alarms."""

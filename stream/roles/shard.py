@@ -40,7 +40,8 @@ ANSWERING_NS = SECOND // 2  # a worker that is there answers something so often,
 GRACE_NS = 10 * SECOND  # after its own start a shard gives the worker so long to be there
 FRAMES_AT_ONCE = 256
 WATCH_S = 0.2
-STATUS_S, STATUS_TURNS = 1.0, 10  # how often a bed's account is told, and in how many turns those of all
+STATUS_TURNS = 10  # a bed's account is told once a second, those of all in so many turns
+STATUS_TURN_NS = SECOND // STATUS_TURNS
 # What a checkpoint of another build, or for another capacity or number of leads, may raise.
 UNFIT = (checkpoint.CheckpointError, KeyError, ValueError, TypeError, IndexError, AttributeError)
 
@@ -95,7 +96,7 @@ class ShardRole:
         self._session = fresh_id()
         self._worker_session = ""
         self._began_ns = self._worker_heard_ns = self._answered_ns = self._offered_ns = time.monotonic_ns()
-        self._due_ns = dict.fromkeys(("watch", "greet", "status", "metrics", "checkpoint"), 0)
+        self._due_ns = dict.fromkeys(("watch", "greet", "metrics", "checkpoint"), 0)
         self._latency = Latency()
         self._busy_s = 0.0  # that a round takes, lately
         self._waves = Watched()
@@ -105,7 +106,7 @@ class ShardRole:
         self._path = Path(self._own.state_dir) / checkpoint.NAME
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._scribe = checkpoint.Scribe(self._path)
-        self._status_turn = 0
+        self._status_turn = time.monotonic_ns() // STATUS_TURN_NS
         self._told: dict[str, wire.BedStatus] = {}  # the newest account of each bed, for the metrics
         self._positions: list[tuple[str, str, int]] = []  # that the newest checkpoint holds
         self._known = profiles(settings)
@@ -156,9 +157,9 @@ class ShardRole:
         self._waves.take(events)
         self.shard.feed(events)
         self._send()  # before a checkpoint: what it counts as told has been told
+        self._reply()
         self._watch()
-        if self._due("status", STATUS_S / STATUS_TURNS):
-            self._tell_accounts()
+        self._tell_accounts()
         busy_s = (time.monotonic_ns() - woke_ns) / SECOND
         self._busy_s += (busy_s - self._busy_s) / 8
         round_s = min(max(ROUND_MS / 1e3, 3 * self._busy_s), MAX_ROUND_MS / 1e3)
@@ -283,11 +284,15 @@ class ShardRole:
                     self.ingest.forget(bed)
 
     def _tell_accounts(self) -> None:
-        """The account of every tenth bed, so that a thousand hold nothing up."""
+        """The accounts of a tenth of the beds for each turn that is due, so that a thousand hold nothing up."""
         now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
-        beds = self.ingest.beds()
-        accounts = (self.ingest.account(bed, now_ns, mono_ns) for bed in beds[self._status_turn :: STATUS_TURNS])
-        self._status_turn = (self._status_turn + 1) % STATUS_TURNS
+        turns = range(self._status_turn, min(mono_ns // STATUS_TURN_NS, self._status_turn + STATUS_TURNS))
+        if not turns:
+            return
+        self._status_turn = mono_ns // STATUS_TURN_NS
+        all_beds = self.ingest.beds()
+        beds = [bed for turn in turns for bed in all_beds[turn % STATUS_TURNS :: STATUS_TURNS]]
+        accounts = (self.ingest.account(bed, now_ns, mono_ns) for bed in beds)
         told = list(self.shard.status(accounts, self._latency.figures(mono_ns)))
         self._give(self._gateway, told)
         if self.metrics is not None:
@@ -321,6 +326,9 @@ class ShardRole:
         messages, self.shard.messages = self.shard.messages, []
         self._give(self._gateway, messages)
         self._give(self._gateway, self._waves.blocks(time.monotonic_ns()))
+
+    def _reply(self) -> None:
+        """What sources are told, and the timers of what is missing: after all that has come was taken in."""
         for identity, reply in self.ingest.replies(time.time_ns(), time.monotonic_ns()):
             self._sources.send_multipart([identity, wire.encode(reply)], zmq.NOBLOCK)
 
@@ -328,8 +336,7 @@ class ShardRole:
         now_ns = time.monotonic_ns()
         if now_ns < self._due_ns[what]:
             return False
-        every_ns, late_ns = round(every_s * SECOND), now_ns - self._due_ns[what]
-        self._due_ns[what] = now_ns + every_ns - (late_ns if late_ns < every_ns else 0)  # so that no lateness adds up
+        self._due_ns[what] = now_ns + round(every_s * SECOND)
         return True
 
     def _give(self, socket: zmq.Socket[bytes], messages: Iterable[wire.AnyMessage]) -> None:

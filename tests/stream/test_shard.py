@@ -367,6 +367,20 @@ def test_overload_thins_calm_beds_counts_it_says_so_and_leaves_vf_alone() -> Non
     assert told == [("start", TOLD[3]), ("end", "over")]
 
 
+def test_an_epoch_whose_last_beats_are_not_judged_for_want_of_time_is_closed_all_the_same() -> None:
+    shard, clock = new_shard()
+    result = {"bed1": Annotated("bed1", 250.0, 0)}
+    *events, end = events_of(Patient("bed1", [("sinus", 30)], seed=1), 30.2, [250], speed=1.0)
+    play(shard, clock, [iter(events)], result)
+    for i in range(3):
+        shard.relief.look(5.0, (i + 1) * 1_000_000_000)
+    shard.feed([end])
+    shard.forgo()  # in the same round
+    judge_all(shard, RuleJudge(), clock)
+    shard.forgo()
+    assert shard.beds["bed1"].closed
+
+
 def test_a_bed_without_ecg_and_one_of_nothing_but_gaps_hurt_nobody() -> None:
     shard, clock = new_shard()
     result = {name: Annotated(name, 250.0, 0) for name in ("bed1", "bed2", "bed3")}

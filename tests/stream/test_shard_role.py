@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgpack
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -127,6 +128,27 @@ def test_a_checkpoint_of_another_build_is_set_aside_and_the_ward_goes_on(peers: 
     assert path.with_suffix(".unfit").exists()
     assert not role.shard.beds
     role.step()
+
+
+def test_a_packet_that_lies_in_the_socket_is_no_gap_however_long_the_shard_stood_still(peers: Peers) -> None:
+    own = msgspec.structs.replace(peers.settings.shards["a"], gap_timeout_s=0.3)
+    peers.settings = msgspec.structs.replace(peers.settings, shards={"a": own})
+    role = peers.role()
+    peers.source.send_multipart([hello(), packet(0), packet(2)])
+    while not role.ingest.beds():
+        role.step()
+    peers.source.send(packet(1))
+    time.sleep(0.6)  # longer than a hole may stay open
+    deadline = time.monotonic() + 10.0
+    while time.monotonic() < deadline and _delivered(role) < 750:
+        role.step()
+    assert _delivered(role) == 750
+
+
+def _delivered(role: ShardRole) -> int:
+    account = role.ingest.account("bed7", time.time_ns(), time.monotonic_ns())
+    assert not any(n for what, n in account.counts.items() if what.startswith("gap"))
+    return account.counts["delivered"]
 
 
 def test_limits_of_a_bed_lie_over_those_of_the_ward(peers: Peers) -> None:

@@ -1,5 +1,6 @@
 """Strips: the samples of the source around each decision, the same at any speed, after a restart and over gaps."""
 
+from collections import deque
 from collections.abc import Iterable
 
 import numpy as np
@@ -9,11 +10,11 @@ from hypothesis import strategies as st
 
 from simulators.patients import Patient
 from stream import checkpoint
-from stream.annotate import Annotated, collect, judge_all
+from stream.annotate import Annotated, answers_to, collect, judge_all
 from stream.shard import AHEAD_TICKS
 from stream.strips import AFTER_S, BEFORE_S, KEPT_S, RawRings
 from stream.transport.sequence import Chunk
-from stream.wire import MISSING, AlertEvent, Strip
+from stream.wire import MISSING, AlertEvent, Strip, Work
 from tests.stream.wards import RuleJudge, events_of, found, new_shard, play
 
 SCRIPT = [("sinus", 15), ("vt", 8), ("sinus", 12), ("vf", 10), ("sinus", 15), ("asystole", 8), ("sinus", 12)]
@@ -66,6 +67,29 @@ def test_a_strip_has_the_judged_beats_that_lie_in_it(whole: Annotated) -> None:
     for strip in whole.strips:
         beats = [(b.at.sample, b.label) for b in whole.beats if strip.first <= b.at.sample < strip.first + strip.n]
         assert list(zip(strip.beats, strip.labels, strict=True)) == beats
+
+
+def test_a_strip_has_its_beats_though_they_are_told_long_before_their_windows() -> None:
+    patient = Patient("bed1", [("sinus", 15), ("vt", 45, {"rate": 220})], seed=3)
+    shard, clock = new_shard()
+    result, judge = Annotated("bed1", patient.fs, 0), RuleJudge()
+    later: deque[tuple[int, Work]] = deque()
+    for at_s, event in enumerate(events_of(patient, 60, [round(patient.fs)])):
+        shard.feed([event])
+        while later and at_s - later[0][0] >= 27:
+            shard.answer(answers_to(later.popleft()[1], judge, clock()))
+        for work in shard.work():
+            if work.kind == "hop":
+                later.append((at_s, work))
+            else:
+                shard.answer(answers_to(work, judge, clock()))
+        collect(shard, {"bed1": result})
+    for _, work in later:
+        shard.answer(answers_to(work, judge, clock()))
+    judge_all(shard, judge, clock)
+    collect(shard, {"bed1": result})
+    assert result.strips
+    test_a_strip_has_the_judged_beats_that_lie_in_it(result)
 
 
 @settings(max_examples=2, deadline=None)

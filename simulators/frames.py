@@ -136,17 +136,25 @@ class Frames:
             bed.n_samples += samples
             self._n_packets[handle] = self._n_samples[handle] = 0
 
-    def give_back(self, bed: Retention, mono_ns: int) -> None:
-        """Put the packets of a bed among those that it sent by itself, in their place, as sent."""
+    def give_back(self, bed: Retention, mono_ns: int, epoch: str = "", first: int = 0) -> None:
+        """Put the packets of a bed among those that it sent by itself, in their place, as sent: what is not durable,
+        and of `epoch` what has samples from `first` on, however durable. To do so with all that is kept would take so
+        long for many beds, each of which misses a packet, that nothing else went out."""
         self.account(bed)
         found: list[Entry] = []
         for handle in self.handles_of(bed.name):
             like = self._of[handle]
             assert like is not None
-            for kept in self._kept:
+            least = int(self._durable[handle]) if like.epoch != epoch else min(first, int(self._durable[handle]))
+            known = max(least, int(self._given[handle]))
+            rows: list[tuple[_Kept, int]] = []
+            for kept in reversed(self._kept):
                 row = int(np.searchsorted(kept.handles, handle))
-                if row == len(kept.handles) or kept.handles[row] != handle or kept.end[row] <= self._given[handle]:
-                    continue
+                if row < len(kept.handles) and kept.handles[row] == handle:
+                    if kept.end[row] <= known:
+                        break
+                    rows.append((kept, row))
+            for kept, row in reversed(rows):
                 p = kept.packets
                 whole = self.packet(
                     handle, int(p.column("seq")[row]), int(p.column("first")[row]), p.samples()[row],

@@ -328,7 +328,7 @@ class Source:
     def _resend(self, wanted: Resend) -> None:
         bed = self._beds.get(wanted.bed)
         if bed is not None:
-            self._frames.give_back(bed, self._mono_ns())
+            self._frames.give_back(bed, self._mono_ns(), wanted.epoch, wanted.first)
         at = bed.find(wanted.epoch, wanted.first) if bed is not None else None
         if bed is None or at is None:
             self._tell_lost(wanted, 0, "unknown")

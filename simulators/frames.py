@@ -38,10 +38,11 @@ class Frames:
         self._by_bed: dict[str, list[int]] = {}
         self._kept: deque[_Kept] = deque()
         self._n_bytes = 0
-        # Of each handle: whether the shard was told it; the sample up to which it is durable, was given back, was sent;
+        # Of each handle: whether the shard was told it; the sample up to which it is durable, was given back (and from
+        # which), was sent;
         # when it was sent last; packets and samples in frames that are not in the account of their bed yet.
         self._told = np.zeros(1, np.bool_)
-        self._durable, self._given, self._end, self._put_ns = np.zeros((4, 1), np.int64)
+        self._durable, self._given, self._given_from, self._end, self._put_ns = np.zeros((5, 1), np.int64)
         self._n_packets, self._n_samples = np.zeros((2, 1), np.int64)
 
     def declared(self, packet: Waveform) -> Waveform:
@@ -138,22 +139,24 @@ class Frames:
 
     def give_back(self, bed: Retention, mono_ns: int, epoch: str = "", first: int = 0) -> None:
         """Put the packets of a bed among those that it sent by itself, in their place, as sent: what is not durable,
-        and of `epoch` what has samples from `first` on, however durable. To do so with all that is kept would take so
-        long for many beds, each of which misses a packet, that nothing else went out."""
+        and of `epoch` what has samples from `first` on, however durable; all that is kept where no epoch is named. To do
+        so for a missed packet would take so long for many beds that nothing else went out."""
         self.account(bed)
         found: list[Entry] = []
         for handle in self.handles_of(bed.name):
             like = self._of[handle]
             assert like is not None
-            least = int(self._durable[handle]) if like.epoch != epoch else min(first, int(self._durable[handle]))
-            known = max(least, int(self._given[handle]))
+            least = 0 if not epoch else int(self._durable[handle])
+            least = min(first, least) if like.epoch == epoch else least
+            low, high = int(self._given_from[handle]), int(self._given[handle])  # given back before
             rows: list[tuple[_Kept, int]] = []
             for kept in reversed(self._kept):
                 row = int(np.searchsorted(kept.handles, handle))
                 if row < len(kept.handles) and kept.handles[row] == handle:
-                    if kept.end[row] <= known:
+                    if kept.end[row] <= least:
                         break
-                    rows.append((kept, row))
+                    if not low < kept.end[row] <= high:
+                        rows.append((kept, row))
             for kept, row in reversed(rows):
                 p = kept.packets
                 whole = self.packet(
@@ -165,7 +168,9 @@ class Frames:
                 entry = Entry(Waveform, whole.epoch, whole.first, end, encode(whole), kept.put_ns, age_s)
                 entry.sent = True
                 found.append(entry)
-                self._given[handle] = end
+                self._given[handle] = max(end, int(self._given[handle]))
+                self._given_from[handle] = whole.first if high == 0 else min(whole.first, low)
+                low, high = int(self._given_from[handle]), int(self._given[handle])
         if found:
             order = {self._epoch(handle): handle for handle in self.handles_of(bed.name)}
             bed.merge(found, order, {epoch: int(self._durable[handle]) for epoch, handle in order.items()})
@@ -181,6 +186,6 @@ class Frames:
         return like.epoch
 
     def _grow(self) -> None:
-        for name in ("told", "durable", "given", "end", "put_ns", "n_packets", "n_samples"):
+        for name in ("told", "durable", "given", "given_from", "end", "put_ns", "n_packets", "n_samples"):
             array = getattr(self, f"_{name}")
             setattr(self, f"_{name}", np.concatenate([array, np.zeros_like(array)]))

@@ -139,8 +139,8 @@ class Frames:
 
     def give_back(self, bed: Retention, mono_ns: int, epoch: str = "", first: int = 0) -> None:
         """Put the packets of a bed among those that it sent by itself, in their place, as sent: what is not durable,
-        and of `epoch` what has samples from `first` on, however durable; all that is kept where no epoch is named. To do
-        so for a missed packet would take so long for many beds that nothing else went out."""
+        and of `epoch` what has samples from `first` on, however durable; all that is kept where no epoch is named.
+        To do so for a missed packet would take so long for many beds that nothing else went out."""
         self.account(bed)
         found: list[Entry] = []
         for handle in self.handles_of(bed.name):

@@ -39,8 +39,8 @@ class Frames:
         self._kept: deque[_Kept] = deque()
         self._n_bytes = 0
         # Of each handle: whether the shard was told it; the sample up to which it is durable, was given back (and from
-        # which), was sent;
-        # when it was sent last; packets and samples in frames that are not in the account of their bed yet.
+        # which), was sent; when it was sent last; packets and samples in frames that are not in the account of their
+        # bed yet.
         self._told = np.zeros(1, np.bool_)
         self._durable, self._given, self._given_from, self._end, self._put_ns = np.zeros((5, 1), np.int64)
         self._n_packets, self._n_samples = np.zeros((2, 1), np.int64)
@@ -146,8 +146,9 @@ class Frames:
         for handle in self.handles_of(bed.name):
             like = self._of[handle]
             assert like is not None
-            least = 0 if not epoch else int(self._durable[handle])
-            least = min(first, least) if like.epoch == epoch else least
+            least = int(self._durable[handle]) if epoch else 0
+            if like.epoch == epoch:
+                least = min(first, least)
             low, high = int(self._given_from[handle]), int(self._given[handle])  # given back before
             rows: list[tuple[_Kept, int]] = []
             for kept in reversed(self._kept):
@@ -168,9 +169,9 @@ class Frames:
                 entry = Entry(Waveform, whole.epoch, whole.first, end, encode(whole), kept.put_ns, age_s)
                 entry.sent = True
                 found.append(entry)
-                self._given[handle] = max(end, int(self._given[handle]))
-                self._given_from[handle] = whole.first if high == 0 else min(whole.first, low)
-                low, high = int(self._given_from[handle]), int(self._given[handle])
+                self._given_from[handle] = min(low, whole.first) if high else whole.first
+                self._given[handle] = high = max(high, end)
+                low = int(self._given_from[handle])
         if found:
             order = {self._epoch(handle): handle for handle in self.handles_of(bed.name)}
             bed.merge(found, order, {epoch: int(self._durable[handle]) for epoch, handle in order.items()})

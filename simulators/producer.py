@@ -152,6 +152,10 @@ class Producer:
         self._settle()
         return {play.bed.name: play.n_samples for play in self._plays}
 
+    @property
+    def _resent(self) -> int:
+        return sum(lane.source.resent for lane in self._lanes)
+
     def _settle(self) -> None:
         for lane in self._lanes:
             lane.settle()
@@ -212,7 +216,7 @@ class Producer:
             late_ms=(late.mean_s * 1000, late.p99_s * 1000, late.max_s * 1000),
             n_late=late.n,
             link=dict(link),
-            resent=sum(lane.source.resent for lane in self._lanes),
+            resent=self._resent,
             clock_ms=self._clock_ns.offset_ns / 1e6,
         )
 
@@ -237,7 +241,7 @@ class Producer:
             packets=sum(play.n_packets for play in self._plays),
             samples=sum(play.n_samples for play in self._plays),
             annotations=sum(play.n_notes for play in self._plays),
-            resent_packets=sum(count["resent"] for count in counts),
+            resent_packets=self._resent,
             lost_samples=sum(count["lost"] for count in counts),
             unconfirmed_packets=unconfirmed,
             refused=refused,

@@ -145,13 +145,12 @@ class Judging:
             self._touched.add(item.row)
 
     def shed(self, ids: Iterable[int]) -> list[Item]:
-        """The worker had no room for these: they are waited for no more. Those that were."""
+        """The worker had no room for these: they are waited for no more, and `stage` is to follow. Those that were."""
         items = [self._items[item_id] for item_id in ids if item_id in self._work_of]
         for item_id in ids:
             if item_id in self._work_of:
                 self._answered(item_id)
         self._touched.update(item.row for item in items)
-        self.stage()
         return items
 
     def told(self) -> Iterator[Item]:
@@ -186,7 +185,8 @@ class Judging:
         return min(heads, default=None)
 
     def forgo(self, row: int, before: int) -> int:
-        """Wait no more for a row's items that were ready before tick `before`. The number of items."""
+        """Wait no more for a row's items that were ready before tick `before`; `stage` is to follow. The number of
+        items."""
         queue = self._queues[row]
         n = 0
         for part in (queue.staging, queue.applying):
@@ -196,7 +196,6 @@ class Judging:
                     n += 1
         if n:
             self._touched.add(row)
-            self.stage()
         return n
 
     def reset(self, rows: Rows) -> None:

@@ -324,11 +324,6 @@ class Shard:
         self.judging.accept(judged)
         self.apply()
 
-    def apply(self) -> None:
-        """Go on with the answers that `judging` has taken in."""
-        self.judging.stage()
-        self._apply()
-
     def shed(self, message: wire.Shed) -> None:
         """The worker had no room for some of the items that it was given."""
         for item in self.judging.shed(range(message.first_id, message.first_id + message.n)):
@@ -337,7 +332,7 @@ class Shard:
                 bed.n_unjudged += 1
             else:
                 bed.n_thinned += 1
-        self._apply()
+        self.apply()
 
     def forgo(self) -> None:
         """Live beds wait no longer for what the model has not judged within 30 s of signal, and hardly for the rest of
@@ -358,8 +353,9 @@ class Shard:
                 log.warning("unjudged", bed=bed.name, items=n)
         self.apply()
 
-    def _apply(self) -> None:
-        """Hand on what has come to its turn: to the gateway, and to the alarms."""
+    def apply(self) -> None:
+        """Go on with what `judging` has taken in: hand on what has come to its turn, to gateway and alarms."""
+        self.judging.stage()
         touched: dict[int, Bed] = {}
         decided_ns = self._now_ns()
         for item in self.judging.told():

@@ -26,7 +26,7 @@ Samples = npt.NDArray[np.int16]
 BEFORE_S, AFTER_S = 10.0, 5.0
 KEPT_S = 44.0  # a strip's 10 s, 20 s that the model may be behind and a push of 8 s
 JUDGED_TICKS = LOOK_AHEAD + DELAY  # by then every beat has been handed to the model
-BEATS_KEPT = 320  # KEPT_S at over 400 bpm: beats are told as far ahead of what they are waited for with
+BEATS_KEPT = 320  # KEPT_S at over 400 bpm: beats are told that far ahead of the windows that alarms wait for
 
 
 class RawRings:

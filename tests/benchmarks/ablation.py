@@ -37,6 +37,7 @@ from model.pool import Pool
 from model.segments import Int
 from model.sequences import Sequences
 from model.tokens import wave_and_features
+from tests.benchmarks.seeds import mean_sd
 from tests.benchmarks.variants import VARIANTS, PlainNet, Variant
 
 BUDGET = replace(
@@ -225,17 +226,10 @@ def summary(done: dict[str, dict[str, Any]]) -> list[list[str]]:
     for name, told in ROWS.items():
         runs = list(done.get(name, {}).values())
         if runs:
-            cells = [_cell([run["scores"].get(figure) for run in runs]) for figure in FIGURES]
+            cells = [mean_sd([run["scores"].get(figure) for run in runs], 1) for figure in FIGURES]
             seconds = np.mean([run["seconds"] for run in runs])
             rows.append([told, *cells, f"{runs[0]['parameters'] / 1e3:.0f}k", f"{seconds:.0f}", str(len(runs))])
     return rows
-
-
-def _cell(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    return f"{np.mean(known):.1f}" + (f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else "")
 
 
 def plot(done: dict[str, dict[str, Any]], path: Path) -> None:

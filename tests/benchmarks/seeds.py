@@ -1,7 +1,9 @@
 """Figures of several trainings as mean and standard deviation: how much of a figure is the seed.
 
-for s in 0 1 2; do python run_pipeline.py train --seed $s --work runs/s$s --out runs/s$s; done
-python -m tests.benchmarks.seeds runs/s?/figures.json
+    for s in 0 1 2; do python run_pipeline.py train --seed $s --work runs/s$s --out runs/s$s; done
+    python -m tests.benchmarks.seeds runs/s?/figures.json
+
+The runs may differ in nothing but the seed.
 """
 
 import json
@@ -53,15 +55,22 @@ def found(figures: dict[str, Any], path: str) -> float | None:
     return None if here is None else float(here)
 
 
+def mean_sd(values: Sequence[float | None], digits: int) -> str:
+    """Mean and, of several, the standard deviation of a sample; empty where none is known."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.{digits}f}{spread}"
+
+
 def summary(runs: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """(figure, mean ± sd, the runs' own) of the rows that all runs have. The sd is that of a sample."""
+    """(figure, mean ± sd, the runs' own) of the rows that all runs have."""
     rows = []
     for name, path in ROWS.items():
         values = [found(run["figures"], path) for run in runs]
-        known = [value for value in values if value is not None]
-        if len(known) == len(runs):
-            spread = f" ± {np.std(known, ddof=1):.2f}" if len(known) > 1 else ""
-            rows.append((name, f"{np.mean(known):.2f}{spread}", ", ".join(f"{value:g}" for value in known)))
+        if None not in values:
+            rows.append((name, mean_sd(values, 2), ", ".join(f"{value:g}" for value in values)))
     return rows
 
 

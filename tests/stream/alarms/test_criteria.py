@@ -571,20 +571,22 @@ def test_noise_is_told_then_said_to_be_unreadable_and_is_never_asystole_or_vf() 
     assert player.standing("NOISY_ECG") == player.standing("CANNOT_ANALYZE") == "inactive"
 
 
-def test_a_vf_that_is_still_there_when_the_noise_is_over_is_told() -> None:
+def vf_by_the_index_in_noise() -> Player:
     player = Player()
     player.quality([4, 4], 3)
     player.take(player.alarms.vf(True, player.now, player.now + 100))
     player.quality([4, 4], 3)
+    return player
+
+
+def test_a_vf_that_is_still_there_when_the_noise_is_over_is_told() -> None:
+    player = vf_by_the_index_in_noise()
     player.quality([0, 0], 9)
     assert player.started("VFIB")
 
 
 def test_what_the_vf_index_made_of_noise_is_no_vf_while_it_still_sees_the_noise() -> None:
-    player = Player()
-    player.quality([4, 4], 3)
-    player.take(player.alarms.vf(True, player.now, player.now + 100))
-    player.quality([4, 4], 3)
+    player = vf_by_the_index_in_noise()
     player.quality([0, 0], 7)
     player.take(player.alarms.vf(False, player.now - 1000, player.now))
     player.quality([0, 0], 5)

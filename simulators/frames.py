@@ -4,6 +4,7 @@ The frames stand in one list, oldest first, until all in them is durable and mor
 asked for again, its packets are taken out of the frames and put among those that it sent by itself (`Retention`).
 """
 
+from bisect import bisect_left
 from collections import deque
 from typing import NamedTuple
 
@@ -38,11 +39,10 @@ class Frames:
         self._by_bed: dict[str, list[int]] = {}
         self._kept: deque[_Kept] = deque()
         self._n_bytes = 0
-        # Of each handle: whether the shard was told it; the sample up to which it is durable, was given back (and from
-        # which), was sent; when it was sent last; packets and samples in frames that are not in the account of their
-        # bed yet.
+        # Of each handle: whether the shard was told it; the sample up to which it is durable, was given back, was sent;
+        # when it was sent last; packets and samples in frames that are not in the account of their bed yet.
         self._told = np.zeros(1, np.bool_)
-        self._durable, self._given, self._given_from, self._end, self._put_ns = np.zeros((5, 1), np.int64)
+        self._durable, self._given, self._end, self._put_ns = np.zeros((4, 1), np.int64)
         self._n_packets, self._n_samples = np.zeros((2, 1), np.int64)
 
     def declared(self, packet: Waveform) -> Waveform:
@@ -149,14 +149,15 @@ class Frames:
             least = int(self._durable[handle]) if epoch else 0
             if like.epoch == epoch:
                 least = min(first, least)
-            low, high = int(self._given_from[handle]), int(self._given[handle])  # given back before
+            there = bed.spans(like.epoch)
             rows: list[tuple[_Kept, int]] = []
             for kept in reversed(self._kept):
                 row = int(np.searchsorted(kept.handles, handle))
                 if row < len(kept.handles) and kept.handles[row] == handle:
                     if kept.end[row] <= least:
                         break
-                    if not low < kept.end[row] <= high:
+                    at = bisect_left(there, (int(kept.end[row]),))
+                    if at == len(there) or there[at][1] >= kept.end[row]:  # not given back before
                         rows.append((kept, row))
             for kept, row in reversed(rows):
                 p = kept.packets
@@ -169,9 +170,7 @@ class Frames:
                 entry = Entry(Waveform, whole.epoch, whole.first, end, encode(whole), kept.put_ns, age_s)
                 entry.sent = True
                 found.append(entry)
-                self._given_from[handle] = min(low, whole.first) if high else whole.first
-                self._given[handle] = high = max(high, end)
-                low = int(self._given_from[handle])
+                self._given[handle] = max(end, int(self._given[handle]))
         if found:
             order = {self._epoch(handle): handle for handle in self.handles_of(bed.name)}
             bed.merge(found, order, {epoch: int(self._durable[handle]) for epoch, handle in order.items()})
@@ -187,6 +186,6 @@ class Frames:
         return like.epoch
 
     def _grow(self) -> None:
-        for name in ("told", "durable", "given", "given_from", "end", "put_ns", "n_packets", "n_samples"):
+        for name in ("told", "durable", "given", "end", "put_ns", "n_packets", "n_samples"):
             array = getattr(self, f"_{name}")
             setattr(self, f"_{name}", np.concatenate([array, np.zeros_like(array)]))

@@ -64,6 +64,10 @@ class Retention:
                     self.durable = max(self.durable, i)
                 return
 
+    def spans(self, epoch: str) -> list[tuple[int, int]]:
+        """(end, first) of all that is kept, or was told to be lost, of the samples of an epoch, in their order."""
+        return [(entry.end, entry.first) for entry in self.entries if entry.epoch == epoch and entry.end > entry.first]
+
     def find(self, epoch: str, sample: int) -> int | None:
         """Where the epoch goes on from `sample`: an index, the length where it is not there yet, or None
         for an epoch that is not known (any more)."""

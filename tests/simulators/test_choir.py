@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simulators.choir import FEWEST
@@ -104,6 +104,8 @@ def test_each_sample_of_a_live_ward_comes_once_and_in_its_place(shard: Shard, ki
     st.floats(0, 0.05),
     st.lists(st.tuples(st.integers(1, 60), st.integers(0, 12)), max_size=3),
 )
+@example(0, 0.0, [(7, 0), (10, 4)])
+@example(0, 0.03125, [(31, 3), (32, 12)])
 @settings(deadline=None, max_examples=15)
 def test_packets_together_lose_nothing_to_a_bad_network_and_to_kills(
     seed: int, loss: float, kills: list[tuple[int, int]]

@@ -1,5 +1,7 @@
 """Frames of many beds, and what of them one bed is given back."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from simulators.frames import Frames
@@ -17,8 +19,13 @@ def _frames(n_packets: int) -> tuple[Frames, Retention]:
         frames.declared(
             Waveform(bed=bed, epoch="e", seq=0, first=0, rate=RATE, n=N, signals=signals, data=memoryview(bytes(2 * N)))
         )
+    _send(frames, range(n_packets))
+    return frames, Retention("bed1")
+
+
+def _send(frames: Frames, numbers: Iterable[int]) -> None:
     handles = np.array([frames.handle("bed1", "e"), frames.handle("bed2", "e")])
-    for k in range(n_packets):
+    for k in numbers:
         whole = [np.full(2, value, np.int64) for value in (k, k * N, 0)]
         seq, first, device = (memoryview(column.astype("<i8").tobytes()) for column in whole)
         data = memoryview(np.full((2, 1, N), k, "<i2").tobytes())
@@ -26,7 +33,6 @@ def _frames(n_packets: int) -> tuple[Frames, Retention]:
         frames.keep(
             Packets(n=N, n_signals=1, handles=head, seq=seq, first=first, device_ns=device, data=data, sent_ns=k), k
         )
-    return frames, Retention("bed1")
 
 
 def test_a_bed_that_misses_a_packet_is_given_back_what_is_not_durable_and_not_all_that_is_kept() -> None:
@@ -36,6 +42,18 @@ def test_a_bed_that_misses_a_packet_is_given_back_what_is_not_durable_and_not_al
     assert [entry.first for entry in bed.entries] == [k * N for k in range(90, 100)]
     frames.give_back(bed, 0, "e", 96 * N)
     assert len(bed.entries) == 10  # once
+
+
+def test_a_shard_that_comes_back_finds_all_that_is_kept_whatever_was_given_back_before() -> None:
+    frames, bed = _frames(30)
+    frames.safe("bed1", "e", 20 * N)
+    frames.give_back(bed, 0, "e", 25 * N)
+    _send(frames, range(30, 100))
+    frames.safe("bed1", "e", 90 * N)
+    frames.give_back(bed, 0, "e", 95 * N)
+    assert len(bed.entries) == 20
+    frames.give_back(bed, 0)
+    assert [entry.first for entry in bed.entries] == [k * N for k in range(100)]
 
 
 def test_what_is_asked_for_is_given_back_however_durable() -> None:

@@ -137,16 +137,16 @@ class Frames:
             bed.n_samples += samples
             self._n_packets[handle] = self._n_samples[handle] = 0
 
-    def give_back(self, bed: Retention, mono_ns: int, epoch: str = "", first: int = 0) -> None:
+    def give_back(self, bed: Retention, epoch: str = "", first: int = 0) -> None:
         """Put the packets of a bed among those that it sent by itself, in their place, as sent: what is not durable,
-        and of `epoch` what has samples from `first` on, however durable; all that is kept where no epoch is named.
-        To do so for a missed packet would take so long for many beds that nothing else went out."""
+        and of `epoch` what has samples from `first` on, however durable. To do so with all that is kept would take so
+        long for many beds that nothing else went out."""
         self.account(bed)
         found: list[Entry] = []
         for handle in self.handles_of(bed.name):
             like = self._of[handle]
             assert like is not None
-            least = int(self._durable[handle]) if epoch else 0
+            least = int(self._durable[handle])
             if like.epoch == epoch:
                 least = min(first, least)
             there = bed.spans(like.epoch)

@@ -309,7 +309,6 @@ class Source:
         if ack.session != self.session:
             return
         self._credit = ack.credit
-        mono = self._mono_ns()
         share = self._share()
         for name, epoch, sample in ack.durable:
             bed = self._beds.get(name)
@@ -321,14 +320,14 @@ class Source:
             if self._shard:  # it has restarted: what was not durable may be lost
                 self._frames.untold()
                 for bed in self._beds.values():
-                    self._frames.give_back(bed, mono)
+                    self._frames.give_back(bed)
                     self._go_back(bed, bed.durable)
             self._shard = ack.shard
 
     def _resend(self, wanted: Resend) -> None:
         bed = self._beds.get(wanted.bed)
         if bed is not None:
-            self._frames.give_back(bed, self._mono_ns(), wanted.epoch, wanted.first)
+            self._frames.give_back(bed, wanted.epoch, wanted.first)
         at = bed.find(wanted.epoch, wanted.first) if bed is not None else None
         if bed is None or at is None:
             self._tell_lost(wanted, 0, "unknown")

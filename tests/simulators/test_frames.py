@@ -38,27 +38,27 @@ def _send(frames: Frames, numbers: Iterable[int]) -> None:
 def test_a_bed_that_misses_a_packet_is_given_back_what_is_not_durable_and_not_all_that_is_kept() -> None:
     frames, bed = _frames(100)
     frames.safe("bed1", "e", 90 * N)
-    frames.give_back(bed, 0, "e", 95 * N)
+    frames.give_back(bed, "e", 95 * N)
     assert [entry.first for entry in bed.entries] == [k * N for k in range(90, 100)]
-    frames.give_back(bed, 0, "e", 96 * N)
+    frames.give_back(bed, "e", 96 * N)
     assert len(bed.entries) == 10  # once
 
 
-def test_a_shard_that_comes_back_finds_all_that_is_kept_whatever_was_given_back_before() -> None:
+def test_a_shard_that_asks_from_the_begin_gets_all_that_is_kept_whatever_was_given_back_before() -> None:
     frames, bed = _frames(30)
     frames.safe("bed1", "e", 20 * N)
-    frames.give_back(bed, 0, "e", 25 * N)
+    frames.give_back(bed, "e", 25 * N)
     _send(frames, range(30, 100))
     frames.safe("bed1", "e", 90 * N)
-    frames.give_back(bed, 0, "e", 95 * N)
+    frames.give_back(bed, "e", 95 * N)
     assert len(bed.entries) == 20
-    frames.give_back(bed, 0)
+    frames.give_back(bed, "e", 0)
     assert [entry.first for entry in bed.entries] == [k * N for k in range(100)]
 
 
 def test_what_is_asked_for_is_given_back_however_durable() -> None:
     frames, bed = _frames(100)
     frames.safe("bed1", "e", 90 * N)
-    frames.give_back(bed, 0, "e", 80 * N + 3)
+    frames.give_back(bed, "e", 80 * N + 3)
     assert [entry.first for entry in bed.entries] == [k * N for k in range(80, 100)]
     assert bed.find("e", 80 * N + 3) == 0

@@ -152,7 +152,7 @@ class Frames:
             there = bed.spans(like.epoch)
             rows: list[tuple[_Kept, int]] = []
             for kept in reversed(self._kept):
-                row = int(np.searchsorted(kept.handles, handle))
+                row = int(kept.handles.searchsorted(handle))
                 if row < len(kept.handles) and kept.handles[row] == handle:
                     if kept.end[row] <= least:
                         break

@@ -87,6 +87,29 @@ def test_warming_up_runs_every_kind_at_each_batch_size(judge: Judge) -> None:
     judge.warm((1, 5))
 
 
+@pytest.mark.parametrize("kind", ["beat", "hop", "window"])
+def test_the_traced_model_answers_as_the_plain_one_to_the_bit(judge: Judge, kind: str) -> None:
+    plain = load_model(WEIGHTS)[0].for_service()
+    draw = torch.Generator().manual_seed(3)
+    for k in (1, 2, 7, 33):
+        inputs = [
+            torch.rand(x.shape, generator=draw) > 0.3 if x.dtype == torch.bool else torch.randn(x.shape, generator=draw)
+            for x in example_inputs(kind, k, plain.sizes)
+        ]
+        for _ in range(3):  # the first calls are watched by torch, the later ones are not
+            answers = getattr(judge, f"{kind}s")(*(x.numpy() for x in inputs))
+        if kind == "window":  # as the judge does it: what lies in masked slots does not matter
+            tokens, hops, beat_tokens, features, age, beats = inputs
+            inputs = [
+                tokens * hops[..., None], hops, beat_tokens * beats[..., None], features * beats[..., None],
+                age * beats, beats,
+            ]  # fmt: skip
+        with torch.inference_mode():
+            wanted = getattr(plain, f"{kind}s")(*inputs)
+        for name in set(answers) - judge.untrained:
+            np.testing.assert_array_equal(answers[name], wanted[name].numpy(), err_msg=f"{name}, {k} items")
+
+
 def test_what_was_saved_is_what_is_loaded(weights: Path) -> None:
     model, about = load_model(weights)
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit, types
 
 from model.labels import BEATS
 from model.pool import Pool
@@ -37,20 +38,8 @@ class FormVotes:
         The share of S in N and S stays the beat's own."""
         if form == 0:
             return probs
-        either = probs[0] + probs[_SV]
-        own = np.log(np.maximum(np.concatenate([either[None], probs[_V:]]), 1e-4))
-        slot = form % N_KEPT
-        if self._number[row, slot] != form:
-            self._number[row, slot], self._count[row, slot] = form, 0
-        self._count[row, slot] += 1
-        mean = self._mean[row, slot]
-        mean += max(SLOWEST, 1.0 / self._count[row, slot]) * (own - mean)
-        if self._count[row, slot] < LEAST:
-            return probs
-        joint = np.exp((1 - WEIGHT) * own + WEIGHT * mean)
-        joint /= joint.sum()
-        early = probs[_SV] / max(either, 1e-9)
-        out: Probs = np.concatenate([[joint[0] * (1 - early), joint[0] * early], joint[1:]]).astype(np.float32)
+        out: Probs = np.empty(len(BEATS), np.float32)
+        _vote(self._number[row], self._count[row], self._mean[row], form, probs, out)
         return out
 
     def state_dict(self) -> State:
@@ -61,6 +50,36 @@ class FormVotes:
         """Go on from a `state_dict`."""
         for name in ("number", "count", "mean"):
             getattr(self, f"_{name}")[...] = state[name]
+
+
+_FORM = types.void(
+    types.int64[::1], types.int64[::1], types.float32[:, ::1], types.int64,
+    types.Array(types.float32, 1, "A", readonly=True), types.float32[::1],
+)  # fmt: skip
+
+
+@njit(_FORM, cache=True)
+def _vote(number, count, mean, form, probs, out):  # type: ignore[no-untyped-def]
+    slot = form % N_KEPT
+    if number[slot] != form:
+        number[slot], count[slot] = form, 0
+    count[slot] += 1
+    pace = max(SLOWEST, 1.0 / count[slot])
+    either = probs[0] + probs[_SV]
+    joint = np.zeros(mean.shape[1])
+    total = 0.0
+    for j in range(joint.size):
+        own = np.log(max(either if j == 0 else probs[_V + j - 1], 1e-4))
+        mean[slot, j] += pace * (own - mean[slot, j])
+        joint[j] = np.exp((1 - WEIGHT) * own + WEIGHT * mean[slot, j])
+        total += joint[j]
+    if count[slot] < LEAST:
+        out[:] = probs
+        return
+    early = probs[_SV] / max(either, 1e-9)
+    out[0], out[_SV] = joint[0] / total * (1 - early), joint[0] / total * early
+    for j in range(1, joint.size):
+        out[_V + j - 1] = joint[j] / total
 
 
 def voted(probs: Probs, pool: Pool, beats: Int) -> Probs:

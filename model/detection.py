@@ -223,13 +223,17 @@ def _largest(values):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _judge(z, w1, b1, w2, b2):  # type: ignore[no-untyped-def]
-    """Score of a candidate, above 0 for a QRS: one hidden layer."""
+    """Score of a candidate, above 0 for a QRS: one hidden layer, w1 (F, H)."""
+    # The loop over units is inside, so that it vectorises and each unit still adds its terms in one order.
+    units = np.zeros(w1.shape[1])
+    for h in range(w1.shape[1]):
+        units[h] = b1[h]
+    for i in range(w1.shape[0]):
+        for h in range(w1.shape[1]):
+            units[h] += np.float64(w1[i, h]) * z[i]
     score = np.float64(b2[0])
-    for h in range(w1.shape[0]):
-        unit = np.float64(b1[h])
-        for i in range(w1.shape[1]):
-            unit += np.float64(w1[h, i]) * z[i]
-        score += w2[h] * np.tanh(unit)
+    for h in range(w1.shape[1]):
+        score += w2[h] * np.tanh(units[h])
     return score
 
 

@@ -78,7 +78,8 @@ class PeriodDetector:
         self._rr = np.zeros((n_rows, N_LEVELS))
         self._shape = np.zeros((n_rows, n_leads, 2 * SHAPE_HALF + 1), np.float32)
         self._taps = _slope_taps()
-        self._net = load_net() if net is None else net
+        w1, b1, w2, b2 = load_net() if net is None else net
+        self._net = np.ascontiguousarray(w1.T), b1, w2, b2
         self.reset(np.arange(n_rows), np.zeros(n_rows, np.int64))
 
     def reset(self, rows: Ints, first_tick: Ints) -> None:

@@ -1,10 +1,12 @@
 """The whole pipeline in one thread on a virtual clock, its processor time by part.
 
-Simulated monitors send packets of 100 ms with spread phases; the shard's round is 20 ms, as in its process; the gateway
-has its journal and its sockets (in the process). Not in it: ZeroMQ's own threads, TCP, checkpoints, waiting.
+Simulated monitors send packets of 100 ms with spread phases; the shard's rounds are as long as in its process, and the
+batches wait as they do in the worker; the gateway has its journal and its sockets (in the process). Not in it: ZeroMQ's
+own threads, TCP, checkpoints, waiting; the judgements of a round come back in it.
 """
 
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,8 @@ from stream.batcher import Batch, Batcher
 from stream.config import build
 from stream.gateway.journal import Journal
 from stream.roles.gateway import Gateway
-from stream.roles.shard import FRAMES_AT_ONCE, ROUND_MS
+from stream.roles.shard import FRAMES_AT_ONCE, MAX_ROUND_MS, ROUND_MS
+from stream.roles.worker import EASY, LOAD_OVER_S
 from stream.shard import Shard
 from stream.transport.ingest import Ingest
 from tests.benchmarks.meter import Meter
@@ -133,7 +136,9 @@ class _Ward:
         self._pacer = Pacer(1.0, 0)
         self._ingest = Ingest(capacity=n_beds)
         self._shard = Shard("a", n_beds, n_leads, lambda _: Profile(), self._utc, "s")
-        self._batcher = Batcher(max_batch, 0.0)
+        self._batcher = Batcher(max_batch, build({}).worker.max_wait_ms / 1e3 if max_batch > 1 else 0.0)
+        self._load = 0.0  # share of the last seconds in which the worker worked
+        self._busy_s = 0.0  # that a round of the shard takes, lately
         context: zmq.Context[Any] = zmq.Context.instance()
         self._sockets = [context.socket(kind) for kind in (zmq.ROUTER, zmq.XPUB, zmq.ROUTER)]
         for i, one in enumerate(self._sockets):
@@ -150,8 +155,11 @@ class _Ward:
     def play(self, until_s: float) -> None:
         """Round after round, to this second of the stream."""
         while self.now_ns < until_s * SECOND:
-            self._send(self.now_ns + ROUND_MS * 1_000_000)
-            self._round()
+            round_s = min(max(ROUND_MS / 1e3, 3 * self._busy_s), MAX_ROUND_MS / 1e3)  # as the shard's process does
+            self._send(self.now_ns + round(round_s * SECOND))
+            began = time.thread_time()
+            judged_s = self._round(round_s)
+            self._busy_s += (time.thread_time() - began - judged_s - self._busy_s) / 8
 
     def close(self) -> None:
         """Let go of the sockets."""
@@ -171,23 +179,28 @@ class _Ward:
             for _ in range(4):
                 self._lane.turn(self._pacer, self._mono, self._utc, None)
 
-    def _round(self) -> None:
+    def _round(self, round_s: float) -> float:
+        """One round of the shard, the worker and the gateway; the seconds that the worker took."""
         messages, self._loop.up = self._loop.up, []
         for frames in messages:
             self._ingest.receive(b"bench", frames, self._utc(), self._mono())
         self._shard.feed(self._ingest.take(self._shard.not_now(False)))
+        began = time.thread_time()
         work = self._shard.work()
         while work:
             for block in work:
                 self._batcher.add(b"a", block, self.now_ns)
-            while (batch := self._batcher.next(self.now_ns, True)) is not None:
+            while (batch := self._batcher.next(self.now_ns, self._load < EASY)) is not None:
                 self._answer(batch)
             work = self._shard.work()
+        judged_s = time.thread_time() - began
+        self._load += (min(judged_s / round_s, 1.0) - self._load) * round_s / LOAD_OVER_S
         self._publish([*self._shard.outbox.unsent(), *self._taken()])
         self._loop.down += [wire.encode(reply) for _, reply in self._ingest.replies(self._utc(), self._mono())]
         if self.now_ns >= self._status_due:
             self._status_due += SECOND
             self._publish(list(self._status()))
+        return judged_s
 
     def _status(self) -> Any:
         accounts = [self._ingest.account(bed, self._utc(), self._mono()) for bed in self._ingest.beds()]

@@ -389,8 +389,8 @@ class Shard:
     def _model_clock(self, beds: Iterable[Bed]) -> None:
         """Tell the alarms how far the model has come, and take the numerics that are due."""
         for bed in beds:
-            waiting, until = self.judging.first_ready(bed.row), self._judged_until(bed)
-            head = int(self._analysis.head[bed.row])
+            waiting, head = self.judging.first_ready(bed.row), int(self._analysis.head[bed.row])
+            until = head - (not bed.ended) if waiting is None else waiting - 1
             self._judged_to[bed.row] = until
             self._alert(bed, bed.alarms.advance_model(until))
             if head > bed.alarms.next_due:  # judgements wait for the detector's clock, not for a packet
@@ -469,10 +469,9 @@ class Shard:
             tick = int(self._analysis.head[bed.row])
             self._alert(bed, bed.alarms.technical(code, on, reason if on else "over", tick))
 
-    def _alert(self, bed: Bed, events: Iterable[wire.AlertEvent], stamps: wire.Stamps | None = None) -> None:
+    def _alert(self, bed: Bed, events: list[wire.AlertEvent], stamps: wire.Stamps | None = None) -> None:
         """Stamp what the alarms of a bed told, and put it on its way."""
         self._next_due[bed.row] = bed.alarms.next_due
-        events = list(events)
         if not events:
             return
         for event in events:

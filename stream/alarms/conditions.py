@@ -186,7 +186,7 @@ class Profile:
     value outside it.
     """
 
-    __slots__ = ("_enabled", "_limits", "_priority", "changes", "extreme_high", "extreme_low", "table")
+    __slots__ = ("_enabled", "_limits", "_priority", "_ticks", "changes", "extreme_high", "extreme_low", "table")
 
     def __init__(self, changes: Mapping[str, Mapping[str, Any]] | None = None, table: Table = ADULT) -> None:
         self.table = table
@@ -197,6 +197,9 @@ class Profile:
         self._priority: dict[str, Priority] = {code: row.priority for code, row in table.rows.items()}
         for code, settings in (changes or {}).items():
             self._change(code, settings)
+        self._ticks = {
+            code: round(limits["time_s"] * TICK_HZ) for code, limits in self._limits.items() if "time_s" in limits
+        }
         high, low = self._limits["HR_HIGH"]["limit"], self._limits["HR_LOW"]["limit"]
         if low >= high:
             raise ProfileError(
@@ -217,6 +220,10 @@ class Profile:
 
     def limit(self, code: str, name: str) -> float:
         return self._limits[code][name]
+
+    def ticks(self, code: str) -> int:
+        """The `time_s` of a code, in ticks."""
+        return self._ticks[code]
 
     def limits(self, code: str) -> dict[str, float]:
         return dict(self._limits[code])

@@ -267,7 +267,7 @@ class Detectors:
         return self.book.profile.limit(code, "time_s")
 
     def _ticks(self, code: str) -> int:
-        return round(self._t(code) * TICK_HZ)
+        return self.book.profile.ticks(code)
 
     def _time_silence(self) -> None:
         """Restart the clocks of asystole and pause from where the silence began."""

@@ -16,6 +16,7 @@ from stream.wire import AlertEvent, BeatJudgement, BedStatus, Stamps, WindowJudg
 STAGES = ("received", "detected", "queued", "batched", "judged", "decided", "committed", "published")
 PER_S = ("received", "delivered", "beats", "windows", "alerts")
 KEPT = 2000  # durations of a stage
+MOST_PER_S = 200  # judgements a second whose durations are kept: those of a large ward are like one another
 SPAN_S = 5.0
 QUANTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
 
@@ -32,6 +33,7 @@ class Flow:
         self._batches: dict[int, tuple[int, int]] = {}  # batched: (items, judged)
         self._sizes: deque[int] = deque(maxlen=500)
         self._busy_ns: deque[tuple[float, int]] = deque(maxlen=500)
+        self._n_taken = 0  # judgements since the last figures
 
     def take(self, message: BeatJudgement | WindowJudgement | AlertEvent | BedStatus) -> None:
         """Count a message."""
@@ -49,11 +51,14 @@ class Flow:
         if stamps.batched and stamps.judged:
             n, _ = self._batches.get(stamps.batched, (0, 0))
             self._batches[stamps.batched] = n + 1, stamps.judged
-        self._stages(stamps)
+        self._n_taken += 1
+        if self._n_taken <= MOST_PER_S:
+            self._stages(stamps)
 
     def figures(self, gateway: BedStatus | None) -> dict[str, Any]:
         """What the engineering page shows."""
         now = self._clock()
+        self._n_taken = 0
         totals = self._totals()
         self._marks.append((now, self._counts + totals))
         while len(self._marks) > 2 and self._marks[1][0] <= now - SPAN_S:

@@ -77,7 +77,7 @@ def serve(settings: Settings) -> int:
         gateway.metrics = endpoint(settings, "gateway")
         if bridges is not None:
             bridges.start()
-        dashboard = _dashboard(settings)
+        dashboard = _dashboard(settings, publish)
         settle_memory()
         mark_ready("gateway", journal=own.journal, alerts_standing=len(gateway.register.active))
         while not stop.asked:
@@ -89,8 +89,9 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def _dashboard(settings: Settings) -> "Dashboard | None":
-    """The dashboard in a thread of its own, which takes what is published as any subscriber does."""
+def _dashboard(settings: Settings, publish: zmq.Socket[bytes]) -> "Dashboard | None":
+    """The dashboard in a thread of its own, which takes what is published as any subscriber does, but not by way of
+    the network."""
     if not settings.dashboard.enabled:
         return None
     try:
@@ -98,7 +99,9 @@ def _dashboard(settings: Settings) -> "Dashboard | None":
     except ImportError as error:
         log.warning("dashboard_off", error=str(error), mend="pip install -e '.[dashboard]', or enabled = false")
         return None
-    dashboard = Dashboard(settings)
+    near = f"inproc://published-{fresh_id()}"
+    publish.bind(near)
+    dashboard = Dashboard(replace(settings, gateway=replace(settings.gateway, publish=near)))
     return dashboard if dashboard.start() else None
 
 
@@ -237,7 +240,7 @@ class Gateway:
             self._frames[id(message)] = frame
         elif isinstance(message, wire.Waves):
             self._hear(message.bed, message.epoch, identity)
-            self._show(message)
+            self._show(message, frame)
         elif isinstance(message, Alerts):
             self._take_alerts(identity, message)
         elif isinstance(message, Greeting):
@@ -486,12 +489,12 @@ class Gateway:
         self.counts["published"] += 1
         self._publisher.send_multipart([topic, self._number.to_bytes(8, "big"), frame], zmq.NOBLOCK)
 
-    def _show(self, waves: wire.Waves) -> None:
-        """Publish waves, which are not numbered: nobody is to ask for a snapshot because one is missing."""
-        topic, frame = WAVES + waves.bed.encode(), wire.encode(waves)
+    def _show(self, waves: wire.Waves, frame: bytes) -> None:
+        """Publish waves as they came, and not numbered: nobody is to ask for a snapshot because one is missing."""
         self.counts["waves"] += 1
         if self._bridges is not None:
             self._bridges.take(waves)
+        topic = WAVES + waves.bed.encode()
         self._publisher.send_multipart([topic, self._number.to_bytes(8, "big"), frame], zmq.NOBLOCK)
 
     def _send(self, socket: zmq.Socket[bytes], envelope: list[bytes], *messages: wire.AnyMessage) -> bool:

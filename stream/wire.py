@@ -14,7 +14,6 @@ compared first, and a length that a frame declares is compared with the bytes th
 """
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -559,6 +558,7 @@ AnyMessage = (
 )  # fmt: skip
 
 _MOST = {"handles": MAX_HANDLE, "seq": 2**62, "first": MAX_FIRST, "device_ns": 2**62, "off": 2**MAX_SIGNALS - 1}
+_OF_PARTS = {Packets, Alerts, Waveform, Waves, Strip}
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 
@@ -585,20 +585,15 @@ def decode(frame: bytes | memoryview) -> AnyMessage:
         raise WireError("garbage", f"not msgpack: {error}") from None
     if message.v != VERSION:
         raise WireError("version", version_text(message.v, VERSION))
-    fault = _FAULTS.get(type(message))
-    if fault is not None and (text := fault(message)):
+    if type(message) in _OF_PARTS and (text := _fault(message)):
         raise WireError("field", text)
     return message
 
 
-def _alerts_fault(message: Alerts) -> str:
-    strips = (event for event in message.events if isinstance(event, Strip))
-    return next(filter(None, (samples_fault(strip, MAX_FIRST) for strip in strips)), "")
-
-
-# What the parts of a message say against one another; empty where they agree. By type, for most messages have none.
-_FAULTS: dict[type, Callable[[Any], str]] = {
-    **{kind: lambda message: samples_fault(message, MAX_FIRST) for kind in (Waveform, Waves, Strip)},
-    Packets: lambda message: columns_fault(message, MAX_TOGETHER, _MOST),
-    Alerts: _alerts_fault,
-}
+def _fault(message: AnyMessage) -> str:
+    """What the parts of a message say against one another; empty where they agree."""
+    if isinstance(message, Packets):
+        return columns_fault(message, MAX_TOGETHER, _MOST)
+    if isinstance(message, Alerts):
+        return next(filter(None, (samples_fault(s, MAX_FIRST) for s in message.events if isinstance(s, Strip))), "")
+    return samples_fault(message, MAX_FIRST)

@@ -21,7 +21,7 @@ import numpy as np
 
 from stream.process import die_with
 
-VERSION = 3
+VERSION = 4
 NAME = "checkpoint.msgpack"  # of its file, in the shard's folder
 _ARRAY = 1
 

@@ -1,7 +1,8 @@
 """Alert events and strips on their way to the gateway: numbered, and kept until it has them on its disk.
 
-The newest that are not committed are in memory; where the gateway is away for long, what comes then waits on the
-shard's disk (`stream.spill`). All of it is part of the shard's checkpoint, so a shard that is killed sends it again;
+What is not committed is in memory; where the gateway is away or cannot write for long, what comes then waits on the
+shard's disk (`stream.spill`): strips first, which are large, and alerts long after them, for what waits on disk is not
+shown to anybody. All of it is part of the shard's checkpoint, so a shard that is killed sends it again;
 the gateway knows an event, and a strip, by its id and takes it once.
 """
 
@@ -21,12 +22,14 @@ Item = AlertEvent | Strip
 MAX_AT_ONCE = 500
 MAX_BYTES_AT_ONCE = 1 << 20
 EVENT_BYTES = 2000  # what an event takes, about
-MEMORY_BYTES = 8 << 20  # beyond, events wait on disk
+MEMORY_BYTES = 8 << 20  # beyond, strips wait on disk
+ALERTS_TIMES = 4  # and alerts beyond so many times that
 
 
 class Outbox:
-    """Items of one session of a shard, in order; `session` names it. `spill`: the folder for what does not fit into
-    `memory_bytes`; without one, all is kept in memory."""
+    """Items of one session of a shard: alerts in order, and strips in order; `session` names it. `spill`: the folder
+    for strips that do not fit into `memory_bytes`, and alerts into ALERTS_TIMES as many; without one, all is kept in
+    memory."""
 
     def __init__(self, shard: str, session: str, spill: Path | None = None, memory_bytes: int = MEMORY_BYTES) -> None:
         self._shard = shard
@@ -35,6 +38,7 @@ class Outbox:
         self._bytes = 0
         self._memory_bytes = memory_bytes
         self._spill = Spill(spill) if spill is not None else None
+        self._alerts_spilled = False  # whether alerts are on disk: those that come wait behind them
         self._first = 0  # number of the oldest that is kept
         self._sent = 0  # number of the next to send
         self._doubtful = False  # whether the gateway takes anything: one message at a time, to find out
@@ -55,9 +59,10 @@ class Outbox:
     def add(self, items: Iterable[Item]) -> None:
         """Keep items and let them be sent."""
         for item in items:
-            if self._spill is not None and (self._spill or self._bytes >= self._memory_bytes):
+            if self._spill is not None and self._is_for_disk(item):
                 try:
                     self._spill.put(encode(item))
+                    self._alerts_spilled |= isinstance(item, AlertEvent)
                     continue
                 except OSError as error:  # an alert is not dropped for want of disk
                     log.error("spill_failed", error=str(error), kept=len(self._items), mend="free the shard's disk")
@@ -96,11 +101,13 @@ class Outbox:
         self._sent = max(self._sent, self._first)
         while self._spill and self._bytes < self._memory_bytes:
             self._keep(_item(self._spill.take()))
+        self._alerts_spilled &= bool(self._spill)
 
     def state(self) -> dict[str, Any]:
         """What is not committed: frames, and where more of them are."""
         spilled = self._spill.state() if self._spill is not None else ["", 0, 0, 0]
-        return {"kept": [encode(item) for item in self._items], "spill": spilled}
+        kept = [encode(item) for item in self._items]
+        return {"kept": kept, "spill": spilled, "alerts_spilled": self._alerts_spilled}
 
     def saving(self) -> None:
         """A checkpoint is made of what is here now."""
@@ -118,6 +125,12 @@ class Outbox:
             self._keep(_item(frame))
         if self._spill is not None:
             self._spill.restore(state["spill"])
+            self._alerts_spilled = bool(self._spill) and state["alerts_spilled"]
+
+    def _is_for_disk(self, item: Item) -> bool:
+        if isinstance(item, Strip):
+            return bool(self._spill) or self._bytes >= self._memory_bytes
+        return self._alerts_spilled or self._bytes >= ALERTS_TIMES * self._memory_bytes
 
     def _keep(self, item: Item) -> None:
         self._items.append(item)

@@ -34,7 +34,7 @@ from stream.roles.supervisor import ask
 DOOR = Path(__file__).resolve().parents[2] / "run_pipeline.py"
 READY_S = 240.0
 PATIENCE_S = 10.0  # with a process that has too little of the machine
-DISK_MB = 64
+DISK_MB = 256  # of the journal, in memory: an hour of 200 beds takes 60
 
 
 class StageError(RuntimeError):
@@ -139,9 +139,8 @@ class Stage:
         if self._ward_process is not None:
             _end(self._ward_process, 15.0)
         if self._mounted is not None:
-            kept = self.folder / "journal.sqlite"
-            for path in self._mounted.glob("journal.sqlite"):
-                shutil.copy(path, kept)
+            for path in self._mounted.glob("journal.sqlite*"):  # with what is in its log still
+                shutil.copy(path, self.folder)
             subprocess.run(["umount", "-l", str(self._mounted)], check=False)
 
     def start(self, asked: Callable[[], bool] = lambda: False) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream import checkpoint
-from stream.outbox import EVENT_BYTES, MAX_BYTES_AT_ONCE, Outbox
+from stream.outbox import ALERTS_TIMES, EVENT_BYTES, MAX_BYTES_AT_ONCE, Outbox
 from stream.wire import Committed, Strip
 from tests.stream.events import alert, strip
 
@@ -37,7 +37,7 @@ def test_whatever_comes_is_kept_in_order_and_committed_once_over_kills_and_absen
     saved_added = 0
     for step in data.draw(st.lists(st.sampled_from(["add", "many", "gateway", "checkpoint", "kill"]), max_size=30)):
         if step in ("add", "many"):
-            n = 1 if step == "add" else 60
+            n = 1 if step == "add" else 100
             outbox.add(alert(f"a{i}") for i in range(added, added + n))
             added += n
         elif step == "gateway":
@@ -58,7 +58,7 @@ def test_whatever_comes_is_kept_in_order_and_committed_once_over_kills_and_absen
             if state is not None:
                 outbox.restore(state["outbox"])
             outbox.add(alert(f"a{i}") for i in range(saved_added, added))
-        assert len(outbox._items) <= MEMORY // EVENT_BYTES, "memory is bounded"
+        assert len(outbox._items) <= ALERTS_TIMES * MEMORY // EVENT_BYTES, "memory is bounded"
     committed += ids(outbox)
     assert list(dict.fromkeys(committed)) == [f"a{i}.0" for i in range(added)]
     assert len(outbox) == 0
@@ -74,7 +74,7 @@ def test_hours_without_a_gateway_wait_on_disk_and_the_files_go_when_they_are_rea
             assert len(outbox.unsent()) == 1, "to a gateway that may be away goes one message"
             outbox.saving()
             outbox.saved()
-    assert (len(outbox), len(outbox._items)) == (3000, 20)
+    assert (len(outbox), len(outbox._items)) == (3000, 20 * ALERTS_TIMES)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3000 * EVENT_BYTES
     outbox.send_again()
     assert ids(outbox) == [f"a{i}.0" for i in range(3000)]
@@ -82,6 +82,28 @@ def test_hours_without_a_gateway_wait_on_disk_and_the_files_go_when_they_are_rea
     assert list(tmp_path.iterdir()), "the checkpoint before needs it"
     outbox.saved()
     assert not list(tmp_path.iterdir()), "a checkpoint later nothing is left"
+
+
+def test_strips_that_wait_on_disk_do_not_keep_alerts_from_being_shown(tmp_path: Path) -> None:
+    """A gateway that cannot write its journal shows what it is sent: an alert must not wait behind old strips."""
+    outbox = Outbox("a", "s", tmp_path, MEMORY)
+    outbox.add(strip(f"s{i}") for i in range(100))
+    assert outbox.n_spilled
+    outbox.add([alert("late"), strip("last")])
+    sent = [item for message in outbox.unsent() for item in message.events]
+    assert "late.0" in [getattr(item, "event_id", "") for item in sent]
+    outbox.saving()
+    again = Outbox("a", "s", tmp_path, MEMORY)
+    again.restore(outbox.state())
+    again.add([alert("later")])
+    assert again._items[-1] == alert("later")
+    for one in (outbox, again):
+        one.send_again()
+        got = ids(one)
+        assert [name for name in got if name.startswith("s") or name == "last"] == [f"s{i}" for i in range(100)] + [
+            "last"
+        ]
+        assert [name for name in got if name.startswith("late")] == ["late.0", "later.0"][: 1 + (one is again)]
 
 
 def test_a_checkpoint_finds_what_it_names_though_all_was_sent_since(tmp_path: Path) -> None:

@@ -72,22 +72,28 @@ def bench(beds: Sequence[int], json_path: Path | None, plot_path: Path | None, d
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Growth of the parts, and the whole against the others, as one picture."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     grown = result["parts"]
     at = [str(parts["n_beds"]) for parts in grown]
     names = list(grown[-1]["us"])
     bottom = [0.0] * len(grown)
-    for name in names:
+    for i, name in enumerate(names):
         heights = [parts["us"].get(name, 0.0) for parts in grown]
-        left.bar(at, heights, bottom=bottom, label=name)
+        left.bar(at, heights, bottom=bottom, label=name, color=colormaps["tab20"](i % 20))
         bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
     left.set_ylim(0, 1.15 * max(bottom[-2:]))
     left.set_xlabel("beds")
     left.set_ylabel("CPU us per bed-second (few beds go beyond the picture)")
-    left.legend(fontsize=6, ncols=2)
+    left.legend(
+        *(reversed(of) for of in left.get_legend_handles_labels()),
+        fontsize=7,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
     whole = result["whole"]
     right.barh(list(whole), [one["beds_per_core"] for one in whole.values()])
     right.set_xscale("log")

@@ -183,13 +183,13 @@ def _calls(model: EcgMoe) -> list[Call]:
     same to the bit, for nothing is fused.
 
     torch calls its tracer deprecated, but what is to take its place wants a C++ compiler where the model runs and a
-    minute at each start, or goes through Python. The version of torch is pinned."""
+    minute at each start, or goes through Python. constraints.txt pins the version of torch."""
     kinds = [_Kind(model, kind).eval() for kind in ("beat", "hop", "window")]
     if next(model.parameters()).device.type != "cpu":
         return list(kinds)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.set_fusion_strategy([])  # one compiled for each shape would come late and answer otherwise
+        torch.jit.set_fusion_strategy([])  # else the second call of each program is slow
         return [_traced(kind, example_inputs(kind.kind, 8, model.sizes)) for kind in kinds]
 
 

@@ -131,7 +131,8 @@ class Worker:
                     self._judge_batch(_only(batch, part))
                 return
             self.refused += batch.n
-            log.error("batch_refused", kind=batch.kind, n=batch.n, error=str(error).splitlines()[0])
+            cause = str(error).strip().splitlines()[-1]  # a traced call of the model names it last
+            log.error("batch_refused", kind=batch.kind, n=batch.n, error=cause)
             return
         judged_ns = time.time_ns()
         self._batches[batch.kind, batch.n] += 1

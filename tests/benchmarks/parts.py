@@ -1,8 +1,10 @@
 """The whole pipeline in one thread on a virtual clock, its processor time by part.
 
-Simulated monitors send packets of 100 ms with spread phases; the shard's rounds are as long as in its process, and the
-batches wait as they do in the worker; the gateway has its journal and its sockets (in the process). Not in it: ZeroMQ's
-own threads, TCP, checkpoints, waiting; the judgements of a round come back in it.
+Simulated monitors send packets of 100 ms with spread phases; the shard's rounds and the worker's batches get longer
+under load by the rules of their processes. That load is not quite theirs: the worker's counts what the shard does with
+answers, the shard's the gateway; at 100 to 500 beds it decides how full batches are. The gateway has its journal and
+its sockets (in the process). Not in it: ZeroMQ's own threads, TCP, checkpoints, waiting; the judgements of a round come
+back in it.
 """
 
 import tempfile

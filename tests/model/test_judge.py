@@ -110,6 +110,14 @@ def test_the_traced_model_answers_as_the_plain_one_to_the_bit(judge: Judge, kind
             np.testing.assert_array_equal(answers[name], wanted[name].numpy(), err_msg=f"{name}, {k} items")
 
 
+def test_what_a_traced_call_cannot_take_is_named_in_the_last_line(judge: Judge) -> None:
+    """Which is what the worker's log tells."""
+    wave, features = (x.numpy() for x in example_inputs("beat", 2))
+    with pytest.raises(RuntimeError) as caught:
+        judge.beats(wave[..., :96], features)
+    assert "shapes cannot be multiplied" in str(caught.value).strip().splitlines()[-1]
+
+
 def test_what_was_saved_is_what_is_loaded(weights: Path) -> None:
     model, about = load_model(weights)
     torch.manual_seed(0)

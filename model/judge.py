@@ -159,7 +159,7 @@ class Judge:
             self.hops(*(x.numpy() for x in example_inputs("hop", k, self._sizes)))
             self.windows(*(x.numpy() for x in example_inputs("window", k, self._sizes)))
 
-    def _run(self, call: Any, *arrays: npt.NDArray[Any]) -> Arrays:
+    def _run(self, call: Call, *arrays: npt.NDArray[Any]) -> Arrays:
         with torch.inference_mode():
             out = call(*(torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in arrays))
             return {name: tensor.cpu().numpy() for name, tensor in out.items()}

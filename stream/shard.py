@@ -119,7 +119,11 @@ class Shard:
 
     def _ahead(self, bed: Bed) -> bool:
         alone = "MODEL_STALLED" in bed.technical and (bed.live or not self.model_version)
-        return not alone and int(self._analysis.head[bed.row]) - self._judged_until(bed) > AHEAD_TICKS
+        return (
+            not alone
+            and int(self._analysis.head[bed.row]) - self._judged_until(bed, self.judging.first_ready(bed.row))
+            > AHEAD_TICKS
+        )
 
     def _next_run(self, queue: deque[BedEvent]) -> tuple[Bed, list[Chunk], int] | None:
         """Handle what is no signal; then the chunks that follow one another, MAX_CHUNK_S of them at most."""
@@ -390,7 +394,7 @@ class Shard:
         """Tell the alarms how far the model has come, and take the numerics that are due."""
         for bed in beds:
             waiting, head = self.judging.first_ready(bed.row), int(self._analysis.head[bed.row])
-            until = head - (not bed.ended) if waiting is None else waiting - 1
+            until = self._judged_until(bed, waiting)
             self._judged_to[bed.row] = until
             self._alert(bed, bed.alarms.advance_model(until))
             if head > bed.alarms.next_due:  # judgements wait for the detector's clock, not for a packet
@@ -400,9 +404,8 @@ class Shard:
             if bed.ended and waiting is None:
                 self._close(bed)
 
-    def _judged_until(self, bed: Bed) -> int:
-        """The tick by which all that was ready is judged."""
-        waiting = self.judging.first_ready(bed.row)
+    def _judged_until(self, bed: Bed, waiting: int | None) -> int:
+        """The tick by which all that was ready is judged; `waiting`: `first_ready` of the bed."""
         return int(self._analysis.head[bed.row]) - (not bed.ended) if waiting is None else waiting - 1
 
     def _collect(self, bed: Bed) -> None:
@@ -561,7 +564,7 @@ class Shard:
                     "signals": msgspec.to_builtins(bed.signals),
                     "alarms": bed.alarms.state(),
                     "technical": sorted(bed.technical),
-                    "strips": self._strips.state(bed.row, self._judged_until(bed)),
+                    "strips": self._strips.state(bed.row, self._judged_until(bed, self.judging.first_ready(bed.row))),
                 }
                 for bed in self._rows
             ],

@@ -96,7 +96,7 @@ def test_the_traced_model_answers_as_the_plain_one_to_the_bit(judge: Judge, kind
             torch.rand(x.shape, generator=draw) > 0.3 if x.dtype == torch.bool else torch.randn(x.shape, generator=draw)
             for x in example_inputs(kind, k, plain.sizes)
         ]
-        for _ in range(3):  # the first calls are watched by torch, the later ones are not
+        for _ in range(3):  # a program may be changed by its first calls
             answers = getattr(judge, f"{kind}s")(*(x.numpy() for x in inputs))
         if kind == "window":  # as the judge does it: what lies in masked slots does not matter
             tokens, hops, beat_tokens, features, age, beats = inputs

@@ -23,6 +23,7 @@ _LATEST = AHEAD + 24  # and is judged at the latest with so many ticks of energy
 _NEAREST = 45  # ticks between two beats at least
 _FLOOR_MV = 0.15
 _SMALL, _STEEPER = -0.5, 0.7  # of the energy and of the slope, as logarithms
+_WORSE = 0.5  # R peaks are placed on the first lead unless its level stands out so much less than the best one's
 _TALLEST = 1.5  # of usual beats: a step of the electrode counts for no more in what is remembered
 
 # columns of the per-row state
@@ -264,6 +265,7 @@ def detect(  # type: ignore[no-untyped-def]
     s = np.zeros(longest, np.float32)
     bad = np.zeros((n_leads, longest), np.bool_)
     weight = np.zeros(n_leads)
+    ratio = np.zeros(n_leads)
     n_found = 0
     n_traced = 0
     z = np.zeros(N_FEATURES, np.float32)
@@ -319,8 +321,8 @@ def detect(  # type: ignore[no-untyped-def]
                 elif base + j - state[LAST] > 500:
                     level = max(min(level, lead[row, c, _PEAK]), 0.2 * level)
                 level = max(level, 0.01)
-                contrast = level / (lead[row, c, _MEAN] + 1e-6) - 1.5
-                contrast = max(contrast, 0.1)
+                ratio[c] = level / (lead[row, c, _MEAN] + 1e-6)
+                contrast = max(ratio[c] - 1.5, 0.1)
                 contrast = min(contrast, 6.0)
                 weight[c] = contrast * contrast
                 total += weight[c]
@@ -337,7 +339,8 @@ def detect(  # type: ignore[no-untyped-def]
             if state[CANDIDATE] == NONE and _is_peak(s, p):
                 best, second = _two_best(weight)
                 if best >= 0:
-                    if weight[0] > 0.1 * weight[best]:
+                    # A fast rhythm alone, which leaves the energy no time to fall, is no reason to change the lead.
+                    if weight[0] > 0.0 and ratio[0] > _WORSE * ratio[best]:
                         best = 0
                     state[CANDIDATE] = base + p
                     state[_PLACE] = base + max(_place(x[best], p), j + _BEHIND - DELAY)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from model.periods import DELAY, PeriodDetector
 from model.quality import REASONS, Quality
 from model.resample import Resampler
+from simulators.patients import Patient
 from stream.alarms.numerics import HeartRate
 
 R = 180  # ticks between beats
@@ -175,6 +176,17 @@ def test_beats_go_on_through_jumps_of_amplitude_by_five():
     lost, extra = missed_and_extra(found, at)
     assert lost <= 3
     assert extra <= 2
+
+
+def test_a_fast_rhythm_that_lasts_does_not_move_the_r_peaks_to_another_lead():
+    patient = Patient("bed", [("sinus", 30), ("svt", 40, {"hr": 185})], seed=1)
+    y = (patient.render(0, 70 * 250)[:2] / 200).astype(np.float32)
+    at, _ = detect(y)
+    truth = np.array(patient.truth(0, 70 * 250).sample)
+    svt = at[at > 32 * 250]
+    offset = svt - truth[np.abs(svt[:, None] - truth).argmin(axis=1)]
+    assert svt.size > 110
+    assert np.ptp(offset) <= 2
 
 
 def test_a_pause_is_a_pause_and_beats_return_after_it():

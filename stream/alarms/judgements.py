@@ -160,7 +160,9 @@ class Judgements:
                 rhythms.interval(runs.rrs[-1])
         else:
             rhythm, probabilities, shockable, quality = what
-            rhythms.window(at, ready, rhythm, probabilities, shockable, quality, self._rate(at), self.vf, quiet)
+            rhythms.window(
+                at, ready, rhythm, probabilities, shockable, quality, self._rate(at), self.vf, quiet, runs.narrow
+            )
 
     def _rate(self, at: int) -> float:
         """Rate of the detector's beats in the 6 s up to `at`, as of this clock; 0 for too few."""

@@ -16,6 +16,7 @@ HOP_TICKS = 2 * TICK_HZ
 HALF_WINDOW_TICKS = 5 * TICK_HZ
 MIN_QUALITY = 0.3  # windows of less are no evidence
 SURELY_VENTRICULAR = 0.8  # probability of VT or VF
+NARROW = 8  # so many such beats in a row, and the experts alone begin no VTACH
 NN_KEPT, NN_NEEDED = 24, 12
 
 
@@ -62,9 +63,11 @@ class Rhythms:
         rate: float,
         vf_by_index: bool,
         quiet: bool,
+        narrow: int,
     ) -> None:
         """A judged window of 10 s that ends at tick `at`. `rate`: bpm of the detector's beats as of
-        now. `vf_by_index`: the VF index is on. `quiet`: learning."""
+        now. `vf_by_index`: the VF index is on. `quiet`: learning. `narrow`: how many of the newest beats, in a row,
+        are surely not ventricular."""
         self.rhythm, self.confidence = rhythm, float(rhythms.get(rhythm, 0.0))
         self.noisy = quality < MIN_QUALITY
         if self.noisy or rhythm == "NOISE" or not rhythms:
@@ -78,13 +81,13 @@ class Rhythms:
             "shockable": round(float(shockable), 3),
             "quality": round(float(quality), 3),
         }
-        self._streak("VF", "VFIB", p["VF"], at, ready, None, evidence, not vf_by_index)
+        self._streak("VF", "VFIB", p["VF"], at, ready, None, evidence, not vf_by_index, False)
         # The experts tell VT and VF from the rest far better than from each other, so for a VT, the lesser claim, both
         # are one suspicion. The beats of what is surely one of them are hard to find: their rate says nothing then.
         either = p["VT"] + p["VF"]
         fast = rate >= self.book.profile.limit("VTACH", "rate")
         may = (fast or either >= SURELY_VENTRICULAR) and not quiet
-        self._streak("VT", "VTACH", either, at, ready, rate if fast else None, evidence, may)
+        self._streak("VT", "VTACH", either, at, ready, rate if fast else None, evidence, may, narrow >= NARROW)
         if quiet:
             return
         irregular = self.irregularity()
@@ -111,6 +114,7 @@ class Rhythms:
         value: float | None,
         evidence: dict[str, Any],
         may: bool,
+        denied: bool,
     ) -> None:
         """So many windows in a row: VT or VF by the rhythm experts. Ended by time, extended by windows."""
         profile = self.book.profile
@@ -124,6 +128,8 @@ class Rhythms:
         if streak[0] < profile.limit(code, "windows") or not may:
             return
         if code not in self.book.active:
+            if denied:  # what has begun goes on: a VT whose beats are misjudged is no new one
+                return
             over = ("NSVT", "RUN_PVC", "VENT_RHYTHM") if code == "VTACH" else ()
             if not self.pulse.trigger(self.book, code, streak[1], ready, value, evidence, over):
                 return

@@ -30,6 +30,7 @@ class Runs:
         "forms",
         "labels",
         "last",
+        "narrow",
         "noisy",
         "pulse",
         "pvcs",
@@ -61,6 +62,7 @@ class Runs:
         self.run = self.run_level = 0
         self.run_start = -1
         self.sv_run, self.sv_start = 0, -1
+        self.narrow = 0  # beats in a row that are surely not ventricular
         self.wide, self.wide_start = 0, -1  # beats in a row that are ventricular or may be
         self.withheld: list[Any] = []  # a VT by the beats that noise or the pulse denies: onset, when told, rate
 
@@ -99,6 +101,7 @@ class Runs:
             self.run = self.run_level = 0
             if self.withheld and not quiet:
                 self._vtach(ready, evidence)
+        self.narrow = self.narrow + 1 if label in "NS" and not perhaps_v else 0
         self._wide(at, ready, label == "V" or perhaps_v, quiet, evidence)
         self._sv(at, ready, label, quiet, sv_rhythm, evidence)
         if quiet:

@@ -11,6 +11,7 @@ from stream.alarms import criteria
 from stream.alarms.bed import BedAlarms
 from stream.alarms.conditions import TABLE
 from stream.alarms.criteria import WATERMARK
+from stream.alarms.rhythms import NARROW
 from tests.stream.playing import DECIDED, Player, ticks
 
 # What the model's beats raise -----------------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ def test_irregular_hr_that_turns_out_af_is_superseded() -> None:
 
 def test_vt_and_vf_windows_raise_reds_apart_from_the_beats() -> None:
     player = Player()
-    player.rhythm("VT", 12, 0.4)
+    player.rhythm("VT", 12, 0.4, label="F")
     assert player.of("VTACH", "start")[0].evidence["path"] == "rhythm"
     player = Player()
     player.windows("VF", 2)
@@ -245,7 +246,7 @@ def test_vt_and_vf_windows_raise_reds_apart_from_the_beats() -> None:
 @pytest.mark.parametrize(("rhythm", "code"), [("VT", "VTACH"), ("VF", "VFIB")])
 def test_one_window_or_an_unsure_or_a_noisy_one_is_no_red(rhythm: str, code: str) -> None:
     player = Player()
-    player.beats("N" * 12, 0.4)
+    player.beats("F" * 12, 0.4)
     player.windows(rhythm, 1)
     player.windows("N", 1)
     player.windows(rhythm, 3, p=0.65)
@@ -256,17 +257,48 @@ def test_one_window_or_an_unsure_or_a_noisy_one_is_no_red(rhythm: str, code: str
 def test_two_vt_of_one_string_of_windows_are_two_alerts() -> None:
     player = Player()
     for rr in (0.4, 1.0, 0.4):
-        player.rhythm("VT", 14, rr, p=0.75)
+        player.rhythm("VT", 14, rr, label="F", p=0.75)
     first, second = player.of("VTACH", "start")
     assert first.alert_id != second.alert_id and second.supersedes == first.alert_id
 
 
 def test_vt_windows_at_a_slow_rate_are_no_vt_unless_they_are_sure() -> None:
     player = Player()
-    player.rhythm("VT", 20, 0.8, p=0.79)
+    player.rhythm("VT", 20, 0.8, label="F", p=0.79)
     assert not player.started("VTACH")
-    player.rhythm("VT", 20, 0.8, p=0.8)
+    player.rhythm("VT", 20, 0.8, label="F", p=0.8)
     assert player.started("VTACH")
+
+
+@pytest.mark.parametrize("label", ["N", "S"])
+def test_a_fast_rhythm_whose_beats_are_surely_not_ventricular_is_no_vt_by_windows(label: str) -> None:
+    player = Player()
+    player.beats(label * NARROW, 0.32)
+    player.rhythm("VT", 20, 0.32, label=label)
+    assert not player.started("VTACH")
+    player.beats("V", 0.32)  # one that is, and the experts are believed until there are as many again
+    player.windows("VT", 1)
+    assert player.started("VTACH")
+    player.rhythm("VT", 20, 0.32, label=label)
+    assert player.standing("VTACH") == "active" and len(player.of("VTACH", "start")) == 1
+
+
+def test_seven_such_beats_do_not_keep_a_vt_from_being_told() -> None:
+    player = Player()
+    player.beats("V" + "S" * (NARROW - 1), 0.32)
+    player.windows("VT", 2)
+    assert player.started("VTACH")
+    surely = Player()
+    surely.beats("V" + "S" * NARROW, 0.32)
+    surely.windows("VT", 2)
+    assert not surely.started("VTACH")
+
+
+def test_such_beats_are_nothing_to_a_vf() -> None:
+    player = Player()
+    player.beats("N" * 20, 0.4)
+    player.windows("VF", 2)
+    assert player.started("VFIB")
 
 
 def test_beats_in_a_window_that_can_hardly_be_read_make_no_vt_until_one_can_be_read_again() -> None:
@@ -281,9 +313,9 @@ def test_beats_in_a_window_that_can_hardly_be_read_make_no_vt_until_one_can_be_r
 
 def test_a_vt_by_windows_over_slow_found_beats_tells_no_rate() -> None:
     slow, fast = Player(), Player()
-    slow.rhythm("VT", 20, 0.8, p=0.9)
+    slow.rhythm("VT", 20, 0.8, label="F", p=0.9)
     fast.beats("N" * 20, 0.4)
-    fast.rhythm("VT", 20, 0.4, p=0.9)
+    fast.rhythm("VT", 20, 0.4, label="F", p=0.9)
     assert slow.of("VTACH", "start")[0].text == "***VTACH"
     assert fast.of("VTACH", "start")[0].text == "***VTACH 150>100"
 
@@ -743,7 +775,7 @@ def test_vt_and_vf_are_one_suspicion_of_a_vt_and_the_rate_of_found_beats_does_no
         (0.3, 0.35, 0.5, False),
     ):
         player = Player()
-        player.beats("N" * 8, rr_s)
+        player.beats("F" * 8, rr_s)
         player.windows("VT", 3, p=vt, VF=vf)
         assert player.started("VTACH") == told, (vt, vf, rr_s)
 

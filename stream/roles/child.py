@@ -29,6 +29,9 @@ MAX_DEATHS_AT_ONCE = 5
 SPARE_AGAIN_S = 60.0  # after a spare has died
 WRONG_USAGE = 2
 PARENT = "WARDBEAT_SUPERVISOR"
+# Of the environment of a role, where it has no others. A role has its own `threads`: BLAS must not take all cores.
+# Pieces of memory of a MiB go back whole: by itself the C library's limit grows, and its heap with holes.
+DEFAULTS = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 DOOR = Path(__file__).resolve().parents[2] / "run_pipeline.py"
 
 State = Literal["waiting", "starting", "ready", "finished", "given_up"]
@@ -105,9 +108,8 @@ class Child:
         self._log.info("role_started", name=self.role.name, pid=process.pid, spare=process is spare)
 
     def _open(self, spare: bool = False) -> subprocess.Popen[bytes]:
-        environment = os.environ | {PARENT: str(os.getpid()), READY_FILE: str(self._ready_file)}
+        environment = DEFAULTS | os.environ | {PARENT: str(os.getpid()), READY_FILE: str(self._ready_file)}
         environment |= {STAND_BY: "1"} if spare else {}
-        environment.setdefault("OMP_NUM_THREADS", "1")  # a role has its own `threads`; BLAS must not take all cores
         return subprocess.Popen(
             [*self._program, *self.role.arguments],
             stdin=subprocess.PIPE if spare else subprocess.DEVNULL,

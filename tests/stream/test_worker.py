@@ -117,10 +117,17 @@ def test_a_shard_that_restarted_is_told_ready_at_once_and_its_old_items_are_drop
     assert bench.got(0, wire.Judged, within_s=0.3) == []
 
 
-def test_batch_sizes_are_powers_of_two_up_to_the_largest() -> None:
-    assert batch_sizes(8) == [1, 2, 4, 8]
-    assert batch_sizes(6) == [1, 2, 4, 6]
+def test_batch_sizes_are_four_to_each_doubling_up_to_the_largest() -> None:
+    assert batch_sizes(32) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32]
+    assert batch_sizes(9) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert batch_sizes(1) == [1]
+
+
+def test_a_batch_is_padded_to_a_size_that_was_warmed_and_only_what_was_asked_for_is_answered(bench: Bench) -> None:
+    bench.worker._pad_to = [4, 8]
+    bench.send(0, greeting(), work(0, 5))
+    assert answered(bench.got(0, wire.Judged)) == {i: 2.0 * i for i in range(5)}
+    assert bench.judge.batches == [8]
 
 
 def test_a_shard_is_told_what_the_worker_had_no_room_for(bench: Bench) -> None:

@@ -14,6 +14,7 @@ compared first, and a length that a frame declares is compared with the bytes th
 """
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -558,7 +559,6 @@ AnyMessage = (
 )  # fmt: skip
 
 _MOST = {"handles": MAX_HANDLE, "seq": 2**62, "first": MAX_FIRST, "device_ns": 2**62, "off": 2**MAX_SIGNALS - 1}
-_OF_PARTS = {Packets, Alerts, Waveform, Waves, Strip}
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 
@@ -585,15 +585,16 @@ def decode(frame: bytes | memoryview) -> AnyMessage:
         raise WireError("garbage", f"not msgpack: {error}") from None
     if message.v != VERSION:
         raise WireError("version", version_text(message.v, VERSION))
-    if type(message) in _OF_PARTS and (text := _fault(message)):
+    if (fault := _FAULTS.get(type(message))) and (text := fault(message)):
         raise WireError("field", text)
     return message
 
 
-def _fault(message: AnyMessage) -> str:
-    """What the parts of a message say against one another; empty where they agree."""
-    if isinstance(message, Packets):
-        return columns_fault(message, MAX_TOGETHER, _MOST)
-    if isinstance(message, Alerts):
-        return next(filter(None, (samples_fault(s, MAX_FIRST) for s in message.events if isinstance(s, Strip))), "")
-    return samples_fault(message, MAX_FIRST)
+# What the parts of a message may say against one another.
+_FAULTS: dict[type, Callable[[Any], str]] = {
+    Packets: lambda message: columns_fault(message, MAX_TOGETHER, _MOST),
+    Alerts: lambda message: next(
+        filter(None, (samples_fault(s, MAX_FIRST) for s in message.events if isinstance(s, Strip))), ""
+    ),
+    **dict.fromkeys((Waveform, Waves, Strip), lambda message: samples_fault(message, MAX_FIRST)),
+}

@@ -16,7 +16,7 @@ from stream.wire import AlertEvent, BeatJudgement, BedStatus, Stamps, WindowJudg
 STAGES = ("received", "detected", "queued", "batched", "judged", "decided", "committed", "published")
 PER_S = ("received", "delivered", "beats", "windows", "alerts")
 KEPT = 2000  # durations of a stage
-MOST_PER_S = 200  # judgements a second whose durations are kept: those of a large ward are like one another
+MOST_PER_S = 200  # about so many judgements a second have their durations kept: each k-th, of a large ward
 SPAN_S = 5.0
 QUANTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
 
@@ -34,6 +34,7 @@ class Flow:
         self._sizes: deque[int] = deque(maxlen=500)
         self._busy_ns: deque[tuple[float, int]] = deque(maxlen=500)
         self._n_taken = 0  # judgements since the last figures
+        self._each = 1  # k
 
     def take(self, message: BeatJudgement | WindowJudgement | AlertEvent | BedStatus) -> None:
         """Count a message."""
@@ -51,14 +52,14 @@ class Flow:
         if stamps.batched and stamps.judged:
             n, _ = self._batches.get(stamps.batched, (0, 0))
             self._batches[stamps.batched] = n + 1, stamps.judged
-        self._n_taken += 1
-        if self._n_taken <= MOST_PER_S:
+        if self._n_taken % self._each == 0:
             self._stages(stamps)
+        self._n_taken += 1
 
     def figures(self, gateway: BedStatus | None) -> dict[str, Any]:
         """What the engineering page shows."""
         now = self._clock()
-        self._n_taken = 0
+        self._each, self._n_taken = max(1, self._n_taken // MOST_PER_S), 0
         totals = self._totals()
         self._marks.append((now, self._counts + totals))
         while len(self._marks) > 2 and self._marks[1][0] <= now - SPAN_S:

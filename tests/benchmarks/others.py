@@ -22,7 +22,7 @@ def model_us(judge: Judge, n: int = 40) -> dict[str, float]:
 
     told = {}
     for kind in ("beat", "hop", "window"):
-        item = [x.numpy() for x in example_inputs(kind, 1, judge._sizes)]
+        item = [x.numpy() for x in example_inputs(kind, 1, judge.sizes)]
         call = getattr(judge, f"{kind}s")
         call(*item)
         told[kind] = _median_us(partial(call, *item), n)
@@ -37,7 +37,7 @@ def batch_us(judge: Judge, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128
     for kind in ("beat", "hop", "window"):
         call = getattr(judge, f"{kind}s")
         for size in sizes:
-            items = [x.numpy() for x in example_inputs(kind, size, judge._sizes)]
+            items = [x.numpy() for x in example_inputs(kind, size, judge.sizes)]
             call(*items)
             n = max(5, 60 // size)
             told.setdefault(kind, {})[size] = _median_us(partial(call, *items), n) / size

@@ -6,7 +6,8 @@ from numba import njit, types
 
 from model.labels import BEATS
 from model.pool import Pool
-from model.segments import Int, State
+from model.rows import Rows
+from model.segments import Int
 
 Probs = npt.NDArray[np.float32]
 
@@ -17,11 +18,13 @@ LEAST = 3  # beats of a form before it has a say
 _SV, _V = 1, BEATS.index("V")  # N and S count as one: by shape they are alike
 
 
-class FormVotes:
+class FormVotes(Rows):
     """Running mean, per row and form, of the log probabilities of N or S, V, F, Q; causal, beat by beat.
 
     The weight and the pace were chosen on folds of mitdb DS1 (docs/model.md).
     """
+
+    STATE = ("_number", "_count", "_mean")
 
     def __init__(self, n_rows: int) -> None:
         self._number = np.zeros((n_rows, N_KEPT), np.int64)
@@ -42,23 +45,14 @@ class FormVotes:
         _vote(self._number[row], self._count[row], self._mean[row], form, probs, out)
         return out
 
-    def state_dict(self) -> State:
-        """Arrays, rows first, that `load_state_dict` takes back."""
-        return {"number": self._number.copy(), "count": self._count.copy(), "mean": self._mean.copy()}
 
-    def load_state_dict(self, state: State) -> None:
-        """Go on from a `state_dict`."""
-        for name in ("number", "count", "mean"):
-            getattr(self, f"_{name}")[...] = state[name]
-
-
-_FORM = types.void(
+_VOTE = types.void(
     types.int64[::1], types.int64[::1], types.float32[:, ::1], types.int64,
     types.Array(types.float32, 1, "A", readonly=True), types.float32[::1],
 )  # fmt: skip
 
 
-@njit(_FORM, cache=True)
+@njit(_VOTE, cache=True)
 def _vote(number, count, mean, form, probs, out):  # type: ignore[no-untyped-def]
     slot = form % N_KEPT
     if number[slot] != form:

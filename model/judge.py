@@ -90,12 +90,13 @@ class DeviceError(ValueError):
 
 
 class Judge:
-    """The model in its form for service. `version` names the weights; D, F, W, E, E2 are the sizes of its arrays."""
+    """The model in its form for service. `version` names the weights; D, F, W, E, E2 are the sizes of its arrays,
+    `sizes` those of the model."""
 
     def __init__(self, model: EcgMoe, version: str, trained: Iterable[str], device: str = "cpu") -> None:
         self.version, self.device = version, torch.device(device)
         self.untrained = frozenset(WINDOW_TASKS) - frozenset(trained)
-        self._sizes = model.sizes
+        self.sizes = model.sizes
         self._beats, self._hops, self._windows = _calls(model.for_service().to(self.device))
         self.D, self.F, self.E = model.sizes.token, model.sizes.features, len(model.sizes.kernels)
         self.W = model.sizes.window_features
@@ -155,9 +156,9 @@ class Judge:
     def warm(self, batch_sizes: Iterable[int]) -> None:
         """Run every kind of item once at each batch size, so that no real item pays for a first time."""
         for k in batch_sizes:
-            self.beats(*(x.numpy() for x in example_inputs("beat", k, self._sizes)))
-            self.hops(*(x.numpy() for x in example_inputs("hop", k, self._sizes)))
-            self.windows(*(x.numpy() for x in example_inputs("window", k, self._sizes)))
+            self.beats(*(x.numpy() for x in example_inputs("beat", k, self.sizes)))
+            self.hops(*(x.numpy() for x in example_inputs("hop", k, self.sizes)))
+            self.windows(*(x.numpy() for x in example_inputs("window", k, self.sizes)))
 
     def _run(self, call: Call, *arrays: npt.NDArray[Any]) -> Arrays:
         with torch.inference_mode():

@@ -14,7 +14,7 @@ a call.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,7 @@ from model.detection import (
     TAIL_LEVEL,
     detect,
 )
+from model.rows import Rows
 
 __all__ = ["DELAY", "N_FEATURES", "WEIGHTS", "Beats", "Net", "PeriodDetector", "load_net"]
 
@@ -62,8 +63,10 @@ class Beats(NamedTuple):
     lead: Ints  # the lead that the peak was placed on
 
 
-class PeriodDetector:
+class PeriodDetector(Rows):
     """Online R-peak detector over rows of beds; see the module's text for the method."""
+
+    STATE = ("_tick", "_signal", "_slope", "_energy", "_fused", "_lead", "_levels", "_row", "_rr", "_shape")
 
     def __init__(self, n_rows: int, n_leads: int, net: Net | None = None) -> None:
         self.n_rows, self.n_leads = n_rows, n_leads
@@ -154,18 +157,6 @@ class PeriodDetector:
     def watermark(self, rows: Ints) -> Ints:
         """Tick (k,) before which every R peak of `rows` is out."""
         return self._tick[np.asarray(rows, np.int64)] - DELAY
-
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """The whole state, rows first."""
-        return {name: getattr(self, "_" + name).copy() for name in _STATE}
-
-    def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """Takes back what `state_dict` gave."""
-        for name in _STATE:
-            getattr(self, "_" + name)[:] = state[name]
-
-
-_STATE = ("tick", "signal", "slope", "energy", "fused", "lead", "levels", "row", "rr", "shape")
 
 
 def _slope_taps() -> Floats:

@@ -9,11 +9,13 @@ believed, as it is evidence against an alarm: its height against the usual one, 
 All signals of all beds are served by one compiled call. A missing sample starts a signal afresh.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+
+from model.rows import Rows
 
 SIGNALS = ("pleth", "abp")  # the kinds of signals looked at, in this order
 DELAY = 50  # ticks of 4 ms after which a beat is decided
@@ -51,8 +53,10 @@ _NONE = np.zeros(0, np.int64)
 NO_PULSES = Pulses(_NONE, _NONE, _NONE, _NONE, np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
-class PulseDetector:
+class PulseDetector(Rows):
     """Pulse beats of rows of beds, at 250 Hz, in any unit."""
+
+    STATE = ("_tick", "_signal", "_wave", "_rise", "_shape")
 
     def __init__(self, n_rows: int) -> None:
         self.n_rows, n = n_rows, len(SIGNALS)
@@ -84,18 +88,6 @@ class PulseDetector:
         found = found[:n][np.lexsort((found[:n, 1], found[:n, 3], found[:n, 0]))]
         whole = found[:, :4].astype(np.int64)
         return Pulses(*whole.T, *found[:, 4:].astype(np.float32).T)
-
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """The whole state, rows first."""
-        return {name: getattr(self, "_" + name).copy() for name in _STATE}
-
-    def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """Takes back what `state_dict` gave."""
-        for name in _STATE:
-            getattr(self, "_" + name)[:] = state[name]
-
-
-_STATE = ("tick", "signal", "wave", "rise", "shape")
 
 
 @njit(cache=True)

@@ -6,11 +6,13 @@ between the beats against the size of the signal. Deviation: no beat detector is
 each other.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+
+from model.rows import Rows
 
 REASONS = ("ok", "off", "flat", "saturated", "noisy")
 PERIOD = 250  # ticks between reports
@@ -39,8 +41,10 @@ class QualityReport(NamedTuple):
     reason: npt.NDArray[np.uint8]  # (k, C) index into REASONS
 
 
-class Quality:
+class Quality(Rows):
     """Quality of each lead of each bed on the absolute one-second grid of ticks."""
+
+    STATE = ("_tick", "_lead", "_bins")
 
     def __init__(self, n_rows: int, n_leads: int) -> None:
         self.n_rows, self.n_leads = n_rows, n_leads
@@ -74,16 +78,6 @@ class Quality:
         )
         order = np.lexsort((at[:n], row[:n]))
         return QualityReport(row[:n][order], at[:n][order], quality[:n][order], reason[:n][order])
-
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """The whole state, rows first."""
-        return {"tick": self._tick.copy(), "lead": self._lead.copy(), "bins": self._bins.copy()}
-
-    def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """Takes back what `state_dict` gave."""
-        self._tick[:] = state["tick"]
-        self._lead[:] = state["lead"]
-        self._bins[:] = state["bins"]
 
 
 @njit(cache=True)

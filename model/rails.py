@@ -6,11 +6,11 @@ a lead that stood still for 0.2 s at two levels 0.5 mV or more apart within 10 s
 that returns to one level, as between beats without noise, is none of it; nor is one taken out while no other is left.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+
+from model.rows import Rows
 
 STILL = 50  # ticks of 4 ms without change that make a level
 APART_MV = 0.5
@@ -26,8 +26,10 @@ _NEVER = -(2.0**62)
 _VALUE, _RUN, _LEVEL, _LEVEL_AT, _BAD_AT, _SEEN_AT, _N_COLUMNS = range(7)
 
 
-class Rails:
+class Rails(Rows):
     """The state of all leads of rows of beds."""
+
+    STATE = ("_tick", "_lead")
 
     def __init__(self, n_rows: int, n_leads: int) -> None:
         self._tick = np.zeros(n_rows, np.int64)
@@ -44,15 +46,6 @@ class Rails:
         """Takes the next m (k,) ticks of `rows` (k,) and sets what is to be taken out of y (k, C, m_max) float32 mV at
         250 Hz, NaN missing, to NaN."""
         _take_out(rows, y, m, self._tick, self._lead)
-
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """The whole state, rows first."""
-        return {"tick": self._tick.copy(), "lead": self._lead.copy()}
-
-    def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """Takes back what `state_dict` gave."""
-        self._tick[:] = state["tick"]
-        self._lead[:] = state["lead"]
 
 
 @njit(cache=True)

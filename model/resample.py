@@ -7,11 +7,12 @@ bit for bit the same output however the input is cut into chunks and whichever r
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+
+from model.rows import ALL, Rows, State
 
 TICK_RATE = 250.0
 MODEL_RATE = 125.0
@@ -31,7 +32,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
-class Resampler:
+class Resampler(Rows):
     """Polyphase FIR from any rate in 50..2000 Hz to 250 Hz, all beds as rows.
 
     Method: Kaiser-windowed sinc evaluated at 1000 phases (Crochiere and Rabiner, Multirate Digital Signal Processing,
@@ -41,6 +42,8 @@ class Resampler:
     bridged.
     At 250 Hz the signal passes through unchanged and with no delay.
     """
+
+    STATE = ("_rate", "_next_sample", "_next_tick", "_history")
 
     def __init__(self, n_rows: int, n_leads: int) -> None:
         self.n_rows, self.n_leads = n_rows, n_leads
@@ -135,25 +138,14 @@ class Resampler:
         )
         return y[:, :, : int(m.max(initial=0))], m, first
 
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """The whole state, rows first."""
-        return {
-            "rate": self._rate.copy(),
-            "next_sample": self._next_sample.copy(),
-            "next_tick": self._next_tick.copy(),
-            "history": self._history.copy(),
-        }
-
-    def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
+    def load_state_dict(self, state: State, rows: slice = ALL) -> None:
         """Takes back what `state_dict` gave."""
-        for row, fs in enumerate(state["rate"]):
-            self._use_rate(row, float(fs))
-        self._next_sample[:] = state["next_sample"]
-        self._next_tick[:] = state["next_tick"]
-        self._history[:] = state["history"]
+        super().load_state_dict(state, rows)
+        for row, fs in zip(range(self.n_rows)[rows], state["_rate"].tolist(), strict=True):
+            self._use_rate(row, fs)
 
 
-class ModelRate:
+class ModelRate(Rows):
     """250 Hz to the model's 125 Hz, conditioned: baseline removed (two one-pole high-passes, -3 dB at 0.54 Hz), low-
     pass 45 Hz.
 
@@ -163,6 +155,8 @@ class ModelRate:
     """
 
     DELAY = _LOWPASS_HALF
+
+    STATE = ("_next_tick", "_next_out", "_baseline", "_history")
 
     def __init__(self, n_rows: int, n_leads: int) -> None:
         self.n_rows, self.n_leads = n_rows, n_leads
@@ -201,22 +195,6 @@ class ModelRate:
         n_out = np.zeros(len(rows), np.int64)
         _condition(rows, y, m, self._taps, self._next_tick, self._next_out, self._baseline, self._history, z, n_out)
         return z[:, :, : int(n_out.max(initial=0))], n_out, first
-
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """The whole state, rows first."""
-        return {
-            "next_tick": self._next_tick.copy(),
-            "next_out": self._next_out.copy(),
-            "baseline": self._baseline.copy(),
-            "history": self._history.copy(),
-        }
-
-    def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """Takes back what `state_dict` gave."""
-        self._next_tick[:] = state["next_tick"]
-        self._next_out[:] = state["next_out"]
-        self._baseline[:] = state["baseline"]
-        self._history[:] = state["history"]
 
 
 def polyphase_taps(fs: float, half: int) -> Floats:

@@ -36,10 +36,10 @@ from model.kernels import (
     take_samples,
 )
 from model.resample import ModelRate
+from model.rows import Rows
 
 Int = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]
-State = dict[str, npt.NDArray[np.generic]]
 
 TICK_HZ, MODEL_HZ = 250, 125
 BEAT_CHANNELS = 4  # best lead, its difference from the running template, second lead, its difference
@@ -173,13 +173,15 @@ def cut_hops(signal: Float, rows: Int, lead: Int, start: Int) -> tuple[Float, Fl
     return wave, mask
 
 
-class BeatCutter:
+class BeatCutter(Rows):
     """Keeps the RR context of every row and says which beats are complete.
 
     A beat is complete when the next R peak is known, or none has come within LOOK_AHEAD, and its samples are there.
     `ready` is the later of the last tick for the look-ahead and for the samples (`signal_delay`: ticks that the
     125 Hz signal lags), whatever the chunks.
     """
+
+    STATE = ("_pending", "_n_pending", "_rr", "_n_rr", "_last", "_slow")
 
     def __init__(self, n_rows: int, signal_delay: int = ModelRate.DELAY) -> None:
         self.signal_delay = signal_delay
@@ -215,18 +217,6 @@ class BeatCutter:
         ends[rows] = end
         return done._replace(ready=np.minimum(done.ready, np.maximum(ends[done.row], done.at)))
 
-    def state_dict(self) -> State:
-        """Arrays, rows first, that `load_state_dict` takes back."""
-        return {
-            "pending": self._pending.copy(), "n_pending": self._n_pending.copy(), "rr": self._rr.copy(),
-            "n_rr": self._n_rr.copy(), "last": self._last.copy(), "slow": self._slow.copy(),
-        }  # fmt: skip
-
-    def load_state_dict(self, state: State) -> None:
-        """Go on from a `state_dict`."""
-        for name in ("pending", "n_pending", "rr", "n_rr", "last", "slow"):
-            getattr(self, f"_{name}")[...] = state[name]
-
     def _complete(self, rows: Int, watermark: Int, available: Int, row: Int, at: Int, decided: Int) -> CompleteBeats:
         most = at.size + int(self._n_pending[rows].sum()) + int(self._n_pending[row].sum())
         out_row, out_at, out_ready = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
@@ -240,13 +230,15 @@ class BeatCutter:
         return CompleteBeats(out_row[order], out_at[order], out_ready[order], features[order])
 
 
-class Templates:
+class Templates(Rows):
     """The running template of the usual beat, per row and lead, with which each beat is compared.
 
     Causal: a beat is compared with what came before it, then enters the template if it is like it. Beside it the most
     frequent other beat is kept. The two change places where that one is the more frequent by far, or nearly as frequent
     and clearly narrower or less early: ventricular beats that come first, or often, do not stay the template.
     """
+
+    STATE = ("_usual", "_other", "_scale", "_forms", "_form_scale", "_form_row", "_previous")
 
     def __init__(self, n_rows: int, n_leads: int) -> None:
         self._usual = np.zeros((n_rows, n_leads, BEAT_SAMPLES), np.float32)
@@ -259,8 +251,8 @@ class Templates:
 
     def reset(self, rows: Int) -> None:
         """Forget the templates of these rows."""
-        for name in _TEMPLATES:
-            getattr(self, f"_{name}")[rows] = 0
+        for name in self.STATE:
+            getattr(self, name)[rows] = 0
 
     def cut(self, signal: Float, beats: CompleteBeats, lead: Int, start: Int, quality: Float | None = None) -> CutBeats:
         """Samples, all features and forms of beats, which must come in order of time in each row, each once.
@@ -281,21 +273,11 @@ class Templates:
         )  # fmt: skip
         return CutBeats(wave, features, form)
 
-    def state_dict(self) -> State:
-        """Arrays, rows first, that `load_state_dict` takes back."""
-        return {name: getattr(self, f"_{name}").copy() for name in _TEMPLATES}
 
-    def load_state_dict(self, state: State) -> None:
-        """Go on from a `state_dict`."""
-        for name in _TEMPLATES:
-            getattr(self, f"_{name}")[...] = state[name]
-
-
-_TEMPLATES = ("usual", "other", "scale", "forms", "form_scale", "form_row", "previous")
-
-
-class HopCutter:
+class HopCutter(Rows):
     """Says which hops are due: every HOP_S on the absolute grid, from the first with two seconds of signal."""
+
+    STATE = ("_next",)
 
     def __init__(self, n_rows: int) -> None:
         self._next = np.full(n_rows, HOP_TICKS, np.int64)
@@ -312,11 +294,3 @@ class HopCutter:
         step = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
         self._next[rows] += n * HOP_TICKS
         return Hops(row, first + step * HOP_TICKS)
-
-    def state_dict(self) -> State:
-        """Arrays, rows first, that `load_state_dict` takes back."""
-        return {"next": self._next.copy()}
-
-    def load_state_dict(self, state: State) -> None:
-        """Go on from a `state_dict`."""
-        self._next[...] = state["next"]

@@ -8,13 +8,14 @@ or small over the window or in any second of it (asystole), has no say; where no
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 from safetensors.numpy import load_file
 
+from model.rows import Rows
 from model.vf_features import N_FEATURES, N_SAMPLES, describe, spectral_waves
 
 PERIOD = 125  # ticks between reports
@@ -48,8 +49,10 @@ class VfReport(NamedTuple):
     changes: list[VfChange]
 
 
-class VfIndex:
+class VfIndex(Rows):
     """VF index of each bed on the absolute half-second grid of ticks, with hysteresis."""
+
+    STATE = ("_tick", "_line", "_filter", "_hold", "_recent")
 
     def __init__(self, n_rows: int, n_leads: int) -> None:
         self.n_rows, self.n_leads = n_rows, n_leads
@@ -117,24 +120,6 @@ class VfIndex:
             features,
         )
         return report[:n], changes[:n_changes], features[:n]
-
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """The whole state, rows first."""
-        return {
-            "tick": self._tick.copy(),
-            "line": self._line.copy(),
-            "filter": self._filter.copy(),
-            "hold": self._hold.copy(),
-            "recent": self._recent.copy(),
-        }
-
-    def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """Takes back what `state_dict` gave."""
-        self._tick[:] = state["tick"]
-        self._line[:] = state["line"]
-        self._filter[:] = state["filter"]
-        self._hold[:] = state["hold"]
-        self._recent[:] = state["recent"]
 
 
 @njit(cache=True)

@@ -19,6 +19,7 @@ from model.pulse import NO_PULSES, SIGNALS, PulseDetector, Pulses
 from model.quality import Quality, QualityReport
 from model.rails import Rails
 from model.resample import ModelRate, Resampler
+from model.rows import ALL, Rows
 from model.segments import (
     BeatCutter,
     CompleteBeats,
@@ -65,8 +66,10 @@ class Findings(NamedTuple):
     beat_urgent: npt.NDArray[np.bool_]  # of `complete`
 
 
-class Analysis:
+class Analysis(Rows):
     """The stages of one shard; `n_rows` beds of up to `n_leads` leads."""
+
+    STATE = ("head", "_lead_quality", "_vf_index", "_last_beats")
 
     def __init__(self, n_rows: int, n_leads: int) -> None:
         self.n_leads = n_leads
@@ -209,29 +212,27 @@ class Analysis:
         urgent: npt.NDArray[np.bool_] = (rr < SUSPICIOUS_RR // 2) | (silence > 2 * SUSPICIOUS_RR)
         return urgent | (self._vf_index[rows] > SUSPICIOUS_VF)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Every stage's state, rows first, with the part of the ring that cuts still need."""
+    def state_dict(self, rows: slice = ALL) -> dict[str, Any]:
+        """Every stage's state of these rows, with the part of the ring that cuts still need."""
         return {
-            "stages": {name: getattr(self, name).state_dict() for name in _STAGES},
-            **{name: getattr(self, name).copy() for name in _ARRAYS},
-            "ring": self._ring.recent(CUT_SAMPLES),
-            "ring_head": self._ring.head.copy(),
+            "stages": {name: getattr(self, name).state_dict(rows) for name in _STAGES},
+            **super().state_dict(rows),
+            "ring": self._ring.recent(CUT_SAMPLES, rows),
+            "ring_head": self._ring.head[rows].copy(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+    def load_state_dict(self, state: dict[str, Any], rows: slice = ALL) -> None:
+        """Go on from a `state_dict` of these rows."""
         for name in _STAGES:
-            getattr(self, name).load_state_dict(state["stages"][name])
-        for name in _ARRAYS:
-            getattr(self, name)[...] = state[name]
-        self._ring.put_back(state["ring"], state["ring_head"])
+            getattr(self, name).load_state_dict(state["stages"][name], rows)
+        super().load_state_dict(state, rows)
+        self._ring.put_back(state["ring"], state["ring_head"], rows)
 
 
 _STAGES = (
     "resampler", "_rails", "_detector", "_quality", "_vf", "_pulse_resampler", "_pulse", "_model_rate", "_cutter",
     "_templates", "_hops",
 )  # fmt: skip
-_ARRAYS = ("head", "_lead_quality", "_vf_index", "_last_beats")
 
 
 def _joined(one: Beats, other: Beats) -> Beats:

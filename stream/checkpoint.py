@@ -1,45 +1,78 @@
-"""A shard's checkpoint: one small file, replaced in one step, that a killed shard goes on from.
+"""A shard's checkpoint: small files, each replaced in one step, that a killed shard goes on from.
 
-The file is one msgpack map: arrays as extension 1 (dtype, shape, bytes), wire frames as bytes. It is
-written beside the old one, flushed to the disk, and put in its place, so there is always a whole one.
+Each holds a part of the beds, of one moment, and they are saved in turn. So there is never long to wait for one, and
+what cannot be read costs some of the beds.
 
-Packing the state of a thousand beds takes half a second and more, in which no judgement would go out. So a
-`Scribe` does it in a child process, which has the memory as it was at the fork and shares it until one of
-the two writes to it (as Redis does; copy-on-write).
+A file is a header (magic, version, length of what follows), one msgpack map of the plain values, and the bytes of the
+large arrays, which the map names by extension 1 (dtype, shape, where). It is written beside the old one, flushed to the
+disk, and put in its place, so there is always a whole one.
+
+It is taken between two rounds, by the thread that judges, for it must be of one moment. So that is kept short: plain
+values are packed at once, arrays are the state's own copies, and a `Scribe` writes it in a thread, by calls that run
+without the interpreter. (Once all was written by a child process that had the memory as of its fork. Copying each page
+that was touched meanwhile held up the thread that judges, and the child took a processor from the other roles.)
 """
 
-import gc
 import os
-import signal
-import warnings
-from collections.abc import Callable
+import struct
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 
-from stream.process import die_with
-
-VERSION = 4
-NAME = "checkpoint.msgpack"  # of its file, in the shard's folder
+VERSION = 5
+LARGE = 4096  # bytes from which an array is not packed but written beside the map
 _ARRAY = 1
+_HEADER = struct.Struct(">4sHQ")  # magic, version, bytes of the map
+_MAGIC = b"WbCp"
+_AT_ONCE = 512  # buffers in one call, below any system's limit
+
+Parts = list[bytes | memoryview]
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be gone on from."""
 
 
-def save(path: Path, state: dict[str, Any]) -> int:
-    """Write `state` (maps, lists, numbers, strings, bytes, arrays) to `path`. The bytes written."""
-    data: bytes = msgpack.packb({"version": VERSION, **state}, default=_pack)
+def path_of(folder: Path, part: int) -> Path:
+    """The file of a part, in a shard's folder."""
+    return folder / f"checkpoint-{part}.msgpack"
+
+
+def paths(folder: Path) -> list[Path]:
+    """The files that are there."""
+    return sorted(folder.glob("checkpoint-*.msgpack"))
+
+
+def take(state: dict[str, Any]) -> Parts:
+    """The file of `state` (maps, lists, numbers, strings, bytes, arrays), to be written later: what is changed now is
+    not in it, but for arrays of LARGE bytes or more, which must be the state's own."""
+    large: list[memoryview] = []
+    packed: bytes = msgpack.packb(state, default=partial(_pack, large, [0]))
+    return [_HEADER.pack(_MAGIC, VERSION, len(packed)) + packed, *large]
+
+
+def write(path: Path, parts: Parts) -> None:
+    """Write what `take` gave in place of the file at `path`."""
     fresh = path.with_suffix(".new")
-    with open(fresh, "wb") as file:
-        file.write(data)
-        file.flush()
+    with open(fresh, "wb", buffering=0) as file:
+        waiting = [memoryview(part) for part in parts]
+        while waiting:
+            n = os.writev(file.fileno(), waiting[:_AT_ONCE])
+            while waiting and n >= waiting[0].nbytes:
+                n -= waiting.pop(0).nbytes
+            if n:
+                waiting[0] = waiting[0][n:]
         os.fsync(file.fileno())
     os.replace(fresh, path)
-    return len(data)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Take the checkpoint of `state` and write it, at once."""
+    write(path, take(state))
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -51,82 +84,72 @@ def load(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     try:
-        state = msgpack.unpackb(data, ext_hook=_unpack, strict_map_key=False, use_list=True)
-        version = state["version"]
-    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        magic, version, n = _HEADER.unpack_from(data)
+        if magic == _MAGIC and version == VERSION:
+            large = memoryview(data)[_HEADER.size + n :]
+            packed = memoryview(data)[_HEADER.size : _HEADER.size + n]
+            hook = partial(_unpack, large)
+            return dict(msgpack.unpackb(packed, ext_hook=hook, strict_map_key=False, use_list=True))
+    except (ValueError, KeyError, TypeError, struct.error, msgpack.UnpackException) as error:
         raise CheckpointError(f"checkpoint {path}: not readable ({error}); move it away to start afresh") from None
-    if version != VERSION:
-        raise CheckpointError(f"checkpoint {path}: version {version}, not {VERSION}; move it away to start afresh")
-    return dict(state)
+    raise CheckpointError(f"checkpoint {path}: not one of version {VERSION}; move it away to start afresh")
 
 
 class Scribe:
-    """Saves to `path`, one at a time, while the process goes on."""
+    """Saves one at a time, while the process goes on."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._pid = 0
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error = ""
 
     @property
     def busy(self) -> bool:
-        """Whether a save is under way."""
-        return self._pid != 0
+        """Whether a save is under way, or done and not asked after."""
+        return self._thread is not None
 
-    def begin(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save what `state` gives, as of now. Raises OSError where there can be no child."""
+    def begin(self, path: Path, state: dict[str, Any]) -> None:
+        """Save `state` to `path` as it is now, but for its large arrays, which are to be left alone."""
         assert not self.busy
-        parent = os.getpid()
-        with warnings.catch_warnings():  # of threads, in Python 3.12: those of ZeroMQ run no Python
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._pid = os.fork()
-        if self._pid:
-            return
-        code = 1
-        try:  # the child: it touches no socket and no log, and ends without cleaning up what is its parent's
-            die_with(parent)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
-            gc.disable()
-            os.nice(10)  # judgements of now go before a state of a moment ago
-            save(self._path, state())
-            code = 0
-        except OSError as error:
-            code = error.errno or 1
-        finally:
-            os._exit(code)
+        self._thread = threading.Thread(target=self._write, args=(path, take(state)), name="checkpoint")
+        self._thread.start()
 
     def done(self) -> str | None:
         """Empty once the save is on disk, else why it failed; None while it is under way, or none is."""
-        if not self._pid:
+        if self._thread is None or self._thread.is_alive():
             return None
-        pid, status = os.waitpid(self._pid, os.WNOHANG)
-        if not pid:
-            return None
-        self._pid = 0
-        code = os.waitstatus_to_exitcode(status)
-        return "" if code == 0 else os.strerror(code) if code > 0 else f"killed by signal {-code}"
+        self._thread = None
+        return self._error
 
     def stop(self) -> None:
-        """Give up what is under way; the file that is there stays."""
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            self._pid = 0
+        """Wait for what is under way."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _write(self, path: Path, parts: Parts) -> None:
+        try:
+            write(path, parts)
+            self._error = ""
+        except OSError as error:
+            self._error = error.strerror or str(error)
 
 
-def _pack(value: object) -> object:
+def _pack(large: list[memoryview], at: list[int], value: object) -> object:
+    """What msgpack has no form for; `at`: bytes of the large arrays so far."""
     if isinstance(value, np.ndarray):
-        header = msgpack.packb([value.dtype.str, value.shape])
-        return msgpack.ExtType(_ARRAY, header + np.ascontiguousarray(value).tobytes())
+        if value.nbytes < LARGE:
+            return msgpack.ExtType(_ARRAY, msgpack.packb([value.dtype.str, value.shape, value.tobytes()]))
+        large.append(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+        place = at[0]
+        at[0] += value.nbytes
+        return msgpack.ExtType(_ARRAY, msgpack.packb([value.dtype.str, value.shape, place]))
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"a checkpoint holds no {type(value).__name__}")
 
 
-def _unpack(code: int, data: bytes) -> object:
+def _unpack(large: memoryview, code: int, data: bytes) -> object:
     if code != _ARRAY:
         return msgpack.ExtType(code, data)
-    unpacker = msgpack.Unpacker()
-    unpacker.feed(data)
-    dtype, shape = unpacker.unpack()
-    return np.frombuffer(data, np.dtype(dtype), offset=unpacker.tell()).reshape(shape).copy()
+    dtype, shape, what = msgpack.unpackb(data)
+    return np.ndarray(shape, np.dtype(dtype), large[what:] if isinstance(what, int) else what).copy()

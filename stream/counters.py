@@ -1,11 +1,10 @@
 """Proof by counters: where a signal of a bed holds the index of each sample, it is held against the place that the
 sample takes in the analysis, so that nothing is lost, doubled or put elsewhere unseen. Sources of soaks send them."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from model.rows import Rows
 from stream.wire import Signal
 
 Ints = npt.NDArray[np.int64]
@@ -13,9 +12,11 @@ Ints = npt.NDArray[np.int64]
 MODULO = 1 << 15
 
 
-class Counters:
+class Counters(Rows):
     """The counters of up to `n_rows` beds, where they have one. `proved`, `misplaced` (n_rows,): samples whose counter
     said that they were, or were not, the ones that they were taken for, all epochs together."""
+
+    STATE = ("proved", "misplaced")
 
     def __init__(self, n_rows: int) -> None:
         self.proved, self.misplaced = np.zeros((2, n_rows), np.int64)
@@ -41,11 +42,3 @@ class Counters:
         if self._signal[row] < 0:
             return {}
         return {"proved": int(self.proved[row]), "misplaced": int(self.misplaced[row])}
-
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {"proved": self.proved.copy(), "misplaced": self.misplaced.copy()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
-        self.proved[:], self.misplaced[:] = state["proved"], state["misplaced"]

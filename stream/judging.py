@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model.form_votes import FormVotes
+from model.labels import BEATS
+from model.rows import ALL, Rows
 from model.segments import HOP_TICKS, N_WINDOW_FEATURES, TICK_HZ, TOKEN_BEATS, TOKEN_HOPS
 from stream.wire import BEAT, CALM, URGENT, Judged, Kind, Stamps, Tensor, WireError, Work, decode, encode
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
-Rows = npt.NDArray[np.int64]
 
 
 MAX_BLOCK = 128  # items in one message: windows, the largest, stay well below the wire's limit
@@ -66,11 +67,13 @@ def _turn(entry: tuple[int, Item]) -> tuple[int, bool, int]:
     return item.ready, item.kind == "hop", item_id
 
 
-class Judging:
+class Judging(Rows):
     """The items of all rows that are with the worker.
 
     `first_id`: greater than any id that a session before may have given: the worker knows a shard again after a
     restart, and what it still answers to the old session must not be taken for the answer to a new item."""
+
+    STATE = ("_hop_numbers", "_beat_features", "_beat_ticks", "_n_beats")
 
     def __init__(self, n_rows: int, first_id: int) -> None:
         self._queues = [_Queue() for _ in range(n_rows)]
@@ -198,41 +201,40 @@ class Judging:
             self._touched.add(row)
         return n
 
-    def reset(self, rows: Rows) -> None:
+    def reset(self, rows: npt.NDArray[np.int64]) -> None:
         """A new epoch: forget the tokens of the rows. Items on their way are still handed on."""
         self._hop_numbers[rows] = -1
         self._beat_ticks[rows] = -(2**62)
         self._n_beats[rows] = 0
         self._votes.reset(rows)
 
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: tokens, and every item and block still waiting."""
+    def state_dict(self, rows: slice = ALL) -> dict[str, Any]:
+        """For the checkpoint: tokens of these rows, and every item of them that waits, with the blocks it is in."""
+        queues = self._queues[rows]
         queued = {
             item_id: [
                 where, item.kind, item.row, item.at, item.ready, item.urgent, item.features,
                 item.form, msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns, item.judged_ns,
             ]
-            for row in self._queues
+            for row in queues
             for where, part in enumerate((row.staging, row.applying))
             for item_id, item in part
         }  # fmt: skip
+        waiting = [item_id for item_id in queued if item_id in self._work_of]
         return {
             "next_id": self._next_id,
             "items": queued,
-            "untold": [item_id for row in self._queues for item_id, _ in row.telling],
-            "blocks": [encode(work) for work, _ in self._unanswered.values()],
-            "waiting": list(self._work_of),
-            "hop_tokens": self._hop_tokens,
-            "hop_numbers": self._hop_numbers,
-            "beat_tokens": self._beat_tokens,
-            "beat_features": self._beat_features,
-            "beat_ticks": self._beat_ticks,
-            "n_beats": self._n_beats,
-            "votes": self._votes.state_dict(),
+            "untold": [item_id for row in queues for item_id, _ in row.telling],
+            "blocks": [encode(self._unanswered[first][0]) for first in {self._work_of[item_id] for item_id in waiting}],
+            "waiting": waiting,
+            "hop_tokens": None if self._hop_tokens is None else self._hop_tokens[rows].copy(),
+            "beat_tokens": None if self._beat_tokens is None else self._beat_tokens[rows].copy(),
+            **super().state_dict(rows),
+            "votes": self._votes.state_dict(rows),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`; what waited is to be sent again."""
+    def load_state_dict(self, state: dict[str, Any], rows: slice = ALL) -> None:
+        """Go on from a `state_dict` of these rows; what waited is to be sent again."""
         self._next_id = max(self._next_id, state["next_id"])
         for item_id, (where, kind, row, at, ready, urgent, features, form, stamps, answer, batched, judged) in state[
             "items"
@@ -249,14 +251,18 @@ class Judging:
             work = decode(frame)
             assert isinstance(work, Work)
             ids = set(range(work.first_id, work.first_id + work.n)) & waiting
-            self._unanswered[work.first_id] = (work, ids)
+            self._unanswered.setdefault(work.first_id, (work, set()))[1].update(ids)
             self._work_of.update(dict.fromkeys(ids, work.first_id))
             self._unsent[work.first_id] = work
         self._touched = set(range(self._n_rows))
-        self._hop_tokens, self._hop_numbers = state["hop_tokens"], state["hop_numbers"]
-        self._beat_tokens, self._beat_features = state["beat_tokens"], state["beat_features"]
-        self._beat_ticks, self._n_beats = state["beat_ticks"], state["n_beats"]
-        self._votes.load_state_dict(state["votes"])
+        if (hops := state["hop_tokens"]) is not None:
+            self._hop_tokens = self._fitting(self._hop_tokens, TOKEN_HOPS, hops.shape[2])
+            self._hop_tokens[rows] = hops
+        if (beats := state["beat_tokens"]) is not None:
+            self._beat_tokens = self._fitting(self._beat_tokens, TOKEN_BEATS, beats.shape[2])
+            self._beat_tokens[rows] = beats
+        super().load_state_dict(state, rows)
+        self._votes.load_state_dict(state["votes"], rows)
 
     def _send(self, kind: Kind, items: Sequence[Item], arrays: Arrays) -> list[tuple[int, Item]]:
         """Blocks of the urgent items and of the others; the items with their ids."""
@@ -376,3 +382,6 @@ def _check(kind: Kind, ids: Array, arrays: Arrays) -> None:
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[0] != ids.size:
             raise WireError("field", f"arrays.{name}: shape {array.shape} for {ids.size} items; send a row for each")
+    if kind == "beat" and (*(probs := arrays["probs"]).shape[1:], probs.dtype) != (len(BEATS), np.float32):
+        text = f"arrays.probs: {probs.dtype} {probs.shape}; send float32, a column for each of {', '.join(BEATS)}"
+        raise WireError("field", text)  # compiled code reads them

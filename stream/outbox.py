@@ -7,7 +7,7 @@ the gateway knows an event, and a strip, by its id and takes it once.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,10 @@ class Outbox:
             self._keep(_item(self._spill.take()))
         self._alerts_spilled &= bool(self._spill)
 
-    def state(self) -> dict[str, Any]:
-        """What is not committed: frames, and where more of them are."""
+    def state(self, is_of: Callable[[str], bool] = lambda bed: True) -> dict[str, Any]:
+        """What is not committed of the beds that are of a part: frames, and where more of them are."""
         spilled = self._spill.state() if self._spill is not None else ["", 0, 0, 0]
-        kept = [encode(item) for item in self._items]
+        kept = [encode(item) for item in self._items if is_of(item.bed)]
         return {"kept": kept, "spill": spilled, "alerts_spilled": self._alerts_spilled}
 
     def saving(self) -> None:
@@ -114,18 +114,19 @@ class Outbox:
         if self._spill is not None:
             self._spill.saving()
 
-    def saved(self) -> None:
-        """That checkpoint is on the disk."""
+    def saved(self, part: int = 0) -> None:
+        """That checkpoint, of a part of the shard, is on the disk."""
         if self._spill is not None:
-            self._spill.saved()
+            self._spill.saved(part)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave, to be sent in this session."""
-        for frame in state["kept"]:
-            self._keep(_item(frame))
+    def restore(self, state: dict[str, Any], part: int = 0) -> None:
+        """Take back what `state` gave, part by part as they were saved, to be sent in this session."""
+        frames = list(state["kept"])
         if self._spill is not None:
-            self._spill.restore(state["spill"])
-            self._alerts_spilled = bool(self._spill) and state["alerts_spilled"]
+            frames += self._spill.restore(state["spill"], part)
+            self._alerts_spilled = bool(self._spill) and (self._alerts_spilled or state["alerts_spilled"])
+        for frame in frames:
+            self._keep(_item(frame))
 
     def _is_for_disk(self, item: Item) -> bool:
         if isinstance(item, Strip):

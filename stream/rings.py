@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-Rows = npt.NDArray[np.int64]
+from model.rows import ALL
+
+Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
@@ -26,7 +28,7 @@ class Rings:
         self.x = np.full((n_rows, n_leads, 2 * capacity), np.nan, np.float32)
         self.head = np.zeros(n_rows, np.int64)
 
-    def reset(self, rows: Rows, first: Rows) -> None:
+    def reset(self, rows: Ints, first: Ints) -> None:
         """Forget the rows; their next sample has index `first`."""
         self.x[rows] = np.nan
         self.head[rows] = first
@@ -40,7 +42,7 @@ class Rings:
             lead_count = self.x.shape[1]
             self.push(np.array([row]), np.full((1, lead_count, n), np.nan, np.float32), np.array([n]))
 
-    def push(self, rows: Rows, y: Floats, n: Rows) -> None:
+    def push(self, rows: Ints, y: Floats, n: Ints) -> None:
         """Append y (k, n_leads, m) float32, of which the first `n[i]` (k,) are valid, to `rows` (k,)."""
         _push(self.x, self.head, self.capacity, rows, y, n)
 
@@ -52,16 +54,16 @@ class Rings:
         at = start % self.capacity
         return self.x[row, :, at : at + n]
 
-    def recent(self, n: int) -> Floats:
-        """The newest n samples of every row, oldest first: (n_rows, n_leads, n)."""
-        at = (self.head[:, None] + np.arange(-n, 0)) % self.capacity
-        return np.take_along_axis(self.x, at[:, None, :], axis=2)
+    def recent(self, n: int, rows: slice = ALL) -> Floats:
+        """The newest n samples of these rows (k), oldest first: (k, n_leads, n)."""
+        at = (self.head[rows, None] + np.arange(-n, 0)) % self.capacity
+        return np.take_along_axis(self.x[rows], at[:, None, :], axis=2)
 
-    def put_back(self, recent: Floats, head: Rows) -> None:
-        """Hold again what `recent` gave when the heads were `head`."""
+    def put_back(self, recent: Floats, head: Ints, rows: slice = ALL) -> None:
+        """Hold again what `recent` gave of these rows when their heads were `head`."""
         n = recent.shape[2]
-        self.head[:] = head - n
-        self.push(np.arange(len(head)), recent, np.full(len(head), n))
+        self.head[rows] = head - n
+        self.push(np.arange(len(self.head))[rows], recent, np.full(len(head), n))
 
 
 @njit(cache=True)

@@ -548,51 +548,71 @@ class Shard:
             **self._counters.counts(bed.row),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: detectors, tokens, items, alarms, and alerts that are not committed."""
+    def beds_of(self, part: int, of: int) -> list[str]:
+        """The beds in every `of`-th row, from row `part` on: a part of the shard that is saved by itself."""
+        return [bed.name for bed in self._rows[part::of] if self.beds.get(bed.name) is bed]
+
+    def state_dict(self, part: int = 0, of: int = 1) -> dict[str, Any]:
+        """For the checkpoint of a part: detectors, tokens, items, alarms, and alerts that are not committed. Its arrays
+        are copies; the other values may change with the shard."""
+        rows = slice(part, len(self._rows), of)
+        names = set(self.beds_of(part, of))
         return {
             "size": [self._capacity, self._n_leads],
-            "free": self._free,
-            "analysis": self._analysis.state_dict(),
-            "judging": self.judging.state_dict(),
-            "outbox": self.outbox.state(),
-            "n_samples": self._n_samples,
-            "counters": self._counters.state_dict(),
-            "beds": [
-                {
-                    **{name: getattr(bed, name) for name in KEPT},
-                    "signals": msgspec.to_builtins(bed.signals),
-                    "alarms": bed.alarms.state(),
-                    "technical": sorted(bed.technical),
-                    "strips": self._strips.state(bed.row, self._judged_until(bed, self.judging.first_ready(bed.row))),
-                }
-                for bed in self._rows
-            ],
+            "rows": [part, len(self._rows), of],
+            "analysis": self._analysis.state_dict(rows),
+            "judging": self.judging.state_dict(rows),
+            "outbox": self.outbox.state(lambda bed: bed in names or (part == 0 and bed not in self.beds)),
+            "n_samples": self._n_samples[rows].copy(),
+            "counters": self._counters.state_dict(rows),
+            "beds": {bed.row: self._bed_state(bed) for bed in self._rows[rows] if bed.name in names},
+        }
+
+    def _bed_state(self, bed: Bed) -> dict[str, Any]:
+        return {
+            **{name: getattr(bed, name) for name in KEPT},
+            "signals": msgspec.to_builtins(bed.signals),
+            "alarms": bed.alarms.state(),
+            "technical": sorted(bed.technical),
+            "strips": self._strips.state(bed.row, self._judged_until(bed, self.judging.first_ready(bed.row))),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`. Raises ValueError for that of another capacity or number of leads."""
+        """Go on from a `state_dict`; where there are several parts, of each in the order in which they were taken.
+        Raises ValueError for that of another capacity or number of leads."""
         if state["size"] != [self._capacity, self._n_leads]:
             raise ValueError(f"capacity, n_leads: {state['size']}, not {[self._capacity, self._n_leads]}")
-        self._analysis.load_state_dict(state["analysis"])
-        self.judging.load_state_dict(state["judging"])
-        self.outbox.restore(state["outbox"])
-        self._free = list(state["free"])
-        self._n_samples[:] = state["n_samples"]
-        self._counters.load_state_dict(state["counters"])
-        for row, saved in enumerate(state["beds"]):
-            alarms = BedAlarms(saved["name"], saved["epoch"], saved["fs"], self._profile_of(saved["name"]))
-            alarms.restore(saved["alarms"])
-            bed = Bed(row, saved["name"], alarms, ended_ns=self._now_ns(), technical=set(saved["technical"]))
-            for name in KEPT:
-                setattr(bed, name, saved[name])
-            bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
-            self._leads.are(row, bed.leads, bed.signals)
-            self._pulses.are(row, bed.pulses, bed.signals)
-            self._counters.are(row, bed.signals)
-            self._next_due[row] = alarms.next_due
-            self._strips.restore(row, bed.signals, bed.fs, saved["strips"])
-            self._rows.append(bed)
-            self._took_turn(bed)
-            if row not in state["free"]:
-                self.beds[bed.name] = bed
+        rows = slice(*state["rows"])
+        self._analysis.load_state_dict(state["analysis"], rows)
+        self.judging.load_state_dict(state["judging"], rows)
+        self.outbox.restore(state["outbox"], rows.start)
+        self._n_samples[rows] = state["n_samples"]
+        self._counters.load_state_dict(state["counters"], rows)
+        while len(self._rows) < rows.stop:
+            self._vacate(len(self._rows))
+        for row, saved in state["beds"].items():
+            self._restore(row, saved)
+
+    def _vacate(self, row: int) -> None:
+        """A row of which nothing is known is free."""
+        nobody = Bed(row, "", BedAlarms("", "", TICKS_PER_S, self._profile_of("")), closed=True)
+        self._rows[row : row + 1] = [nobody]
+        self._free.append(row)
+
+    def _restore(self, row: int, saved: dict[str, Any]) -> None:
+        if (before := self.beds.pop(saved["name"], None)) is not None:  # it had another row when that was saved
+            self._vacate(before.row)
+        alarms = BedAlarms(saved["name"], saved["epoch"], saved["fs"], self._profile_of(saved["name"]))
+        alarms.restore(saved["alarms"])
+        bed = Bed(row, saved["name"], alarms, ended_ns=self._now_ns(), technical=set(saved["technical"]))
+        for name in KEPT:
+            setattr(bed, name, saved[name])
+        bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
+        self._leads.are(row, bed.leads, bed.signals)
+        self._pulses.are(row, bed.pulses, bed.signals)
+        self._counters.are(row, bed.signals)
+        self._next_due[row] = alarms.next_due
+        self._strips.restore(row, bed.signals, bed.fs, saved["strips"])
+        self._rows[row] = self.beds[bed.name] = bed
+        self._free.remove(row)
+        self._took_turn(bed)

@@ -1,7 +1,7 @@
 """Frames that wait on disk for their turn: a line of them in a file, first in, first out.
 
-The shard's checkpoint says from where to where the file is to be read, so a shard that is killed goes on with
-what waited then; what was added later comes of the samples that it asks for again. A file is given up once it
+The shard's checkpoint says, part by part, from where to where the file is to be read, so a shard that is killed goes on
+with what waited then; what was added later comes of the samples that it asks for again. A file is given up once it
 has been read to its end, and is deleted when no checkpoint needs it any more.
 """
 
@@ -22,7 +22,8 @@ class Spill:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._name = ""
-        self._named = self._next_named = ""  # the file that the newest checkpoint needs, and the one being made
+        self._named: dict[int, str] = {}  # the file that the newest checkpoint of each part needs
+        self._next_named = ""  # and the one being made
         self._read = self._written = 0
         self._n = 0
 
@@ -63,26 +64,47 @@ class Spill:
         return [self._name, self._read, self._written, self._n]
 
     def saving(self) -> None:
-        """A checkpoint is made of what is here now (by another process, it may be)."""
+        """A checkpoint is made of what is here now."""
         self._next_named = self._name
 
-    def saved(self) -> None:
-        """That checkpoint is on the disk: files that only older ones need go."""
-        self._named = self._next_named
+    def saved(self, part: int = 0) -> None:
+        """That checkpoint, of a part of the shard, is on the disk: files that no part needs any more go."""
+        self._named[part] = self._next_named
         for path in self._folder.glob("spill-*.frames"):
-            if path.name not in (self._named, self._name):
+            if path.name not in (*self._named.values(), self._name):
                 path.unlink()
 
-    def restore(self, state: list[Any]) -> None:
-        """Go on from a `state`. What is not there as it says is lost, and logged."""
+    def restore(self, state: list[Any], part: int = 0) -> list[bytes]:
+        """Go on from a `state` of a part of the shard, after those of parts that were saved before it: with all that
+        waited by any of them. What is not there as it says is lost, and logged.
+
+        Returns frames that wait no more, for they are in a file before the one that is gone on with."""
         name, read, written, n = state
         if not n:
-            return
+            return []
         path = self._folder / name
         if not path.is_file() or path.stat().st_size < written:
             log.error("spill_lost", path=str(path), frames=n, mend="none: somebody deleted or cut the file")
-            return
-        self._name, self._read, self._written, self._n = name, read, written, n
+            return []
+        self._named[part] = name
+        if name == self._name:
+            read, written = min(read, self._read), max(written, self._written)
+            before: list[bytes] = []
+        else:
+            before = [self.take() for _ in range(self._n)]
+        self._name, self._read, self._written = name, read, written
+        self._n = self._count()
+        return before
+
+    def _count(self) -> int:
+        """Frames that are to be read."""
+        n, at = 0, self._read
+        with open(self._path, "rb") as file:
+            while at < self._written:
+                file.seek(at)
+                at += _LENGTH + int.from_bytes(file.read(_LENGTH), "big")
+                n += 1
+        return n
 
     @property
     def _path(self) -> Path:

@@ -198,7 +198,7 @@ class Strips:
         return {
             "head": head,
             "raw": self.raw.cut(row, first, head - first),
-            "beats": [list(beat) for beat in self._beats[row]],
+            "beats": list(self._beats[row]),
             "wanted": [[encode(w.strip), w.until, w.samples] for w in waiting],
         }
 

@@ -95,7 +95,7 @@ def serve(
     for word in words:
         structlog.get_logger().warning("without", what=word)
     roles = _roles(settings, state / "settings.json", produce)
-    kept = any((Path(shard.state_dir) / checkpoint.NAME).exists() for shard in settings.shards.values())
+    kept = any(checkpoint.paths(Path(shard.state_dir)) for shard in settings.shards.values())
     echo = sys.stderr if headless else None
     with (
         Stop() as stop,

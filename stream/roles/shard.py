@@ -1,10 +1,11 @@
 """The shard's process: one thread that moves messages between its sources, the worker, the gateway and a `Shard`.
 
 A round takes in all that has come, feeds it in one go, and sends what came of it; so the more beds, the
-larger the arrays of a round. Every `checkpoint_s` the state goes to disk, and only then are sources told
+larger the arrays of a round. Every `checkpoint_s` the state of each bed goes to disk, and only then are sources told
 that they may forget.
 """
 
+import gc
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ ANSWERING_NS = SECOND // 2  # a worker that is there answers something so often,
 GRACE_NS = 10 * SECOND  # after its own start a shard gives the worker so long to be there
 FRAMES_AT_ONCE = 256
 WATCH_S = 0.2
+PART_BEDS, MOST_PARTS = 64, 20  # a checkpoint is made in so many parts as it has so many beds, and in no more
 STATUS_TURNS = 10  # a bed's account is told once a second, those of all in so many turns
 STATUS_TURN_NS = SECOND // STATUS_TURNS
 # What a checkpoint of another build, or for another capacity or number of leads, may raise.
@@ -103,38 +105,50 @@ class ShardRole:
         self._given_ns = 0
         self.refused = 0
         self.metrics: Metrics | None = None
-        self._path = Path(self._own.state_dir) / checkpoint.NAME
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._scribe = checkpoint.Scribe(self._path)
+        self._folder = Path(self._own.state_dir)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._n_parts = max(1, min(self._own.capacity // PART_BEDS, MOST_PARTS))
+        self._n_saved = 0  # parts, since the shard was first started
+        self._saving = 0  # the part of the newest one
+        self._scribe = checkpoint.Scribe()
         self._status_turn = time.monotonic_ns() // STATUS_TURN_NS
         self._told: dict[str, wire.BedStatus] = {}  # the newest account of each bed, for the metrics
-        self._positions: list[tuple[str, str, int]] = []  # that the newest checkpoint holds
+        self._positions: list[tuple[str, str, int]] = []  # that it holds
         self._known = profiles(settings)
         self._begin()
 
     def _begin(self) -> None:
-        """Go on from the checkpoint; one that cannot be gone on from is set aside, for a ward must not stay down."""
-        self.ingest, self.shard = self._afresh()
-        try:
-            state = checkpoint.load(self._path)
-            if state is None:
-                return
-            self.ingest.restore(state["ingest"])
-            self.shard.load_state_dict(state["shard"])
-        except UNFIT as error:
-            aside = self._path.with_suffix(".unfit")
-            self._path.replace(aside)
-            self.ingest, self.shard = self._afresh()
-            log.error("checkpoint_set_aside", path=str(aside), error=repr(error), mend="none needed: it starts afresh")
-        else:
+        """Go on from the checkpoint; a part that cannot be gone on from is set aside, for a ward must not stay down."""
+        states: dict[Path, dict[str, Any]] = {}
+        for path in checkpoint.paths(self._folder):
+            try:
+                states[path] = checkpoint.load(path) or {}
+            except UNFIT as error:
+                _set_aside(path, error)
+        while (unfit := self._load(states)) is not None:
+            del states[unfit]
+        if states:
             log.info("checkpoint_loaded", beds=len(self.shard.beds), judging=len(self.shard.judging))
+
+    def _load(self, states: dict[Path, dict[str, Any]]) -> Path | None:
+        """Begin with these parts, in the order in which they were saved; the path of one with which that cannot be."""
+        self.ingest, self.shard = self._afresh()
+        for path, state in sorted(states.items(), key=lambda item: item[1].get("number", 0)):
+            try:
+                self._n_saved = state["number"] + 1
+                self.ingest.restore(state["ingest"])
+                self.shard.load_state_dict(state["shard"])
+            except UNFIT as error:
+                _set_aside(path, error)
+                return path
+        return None
 
     def _afresh(self) -> tuple[Ingest, Shard]:
         own = self._own
         queue = max(8192, PACKETS_PER_BED * own.capacity)
         ingest = Ingest(capacity=own.capacity, gap_timeout_s=own.gap_timeout_s, queue_packets=queue)
         return ingest, Shard(
-            self._name, own.capacity, own.n_leads, self._profile_of, time.time_ns, self._session, self._path.parent
+            self._name, own.capacity, own.n_leads, self._profile_of, time.time_ns, self._session, self._folder
         )
 
     def _profile_of(self, bed: str) -> Profile:
@@ -170,34 +184,40 @@ class ShardRole:
     def save(self) -> None:
         """Write the checkpoint, at the end; then sources may forget what it holds."""
         self._scribe.stop()
-        self._positions = self.ingest.positions()
-        self.shard.outbox.saving()
-        try:
-            checkpoint.save(self._path, self._state())
-        except OSError as error:
-            self._saved(str(error))
-        else:
-            self._saved("")
+        for _ in range(self._n_parts):
+            try:
+                checkpoint.save(*self._next_part())
+            except OSError as error:
+                self._saved(str(error))
+            else:
+                self._saved("")
 
-    def _state(self) -> dict[str, Any]:
-        return {"ingest": self.ingest.state(), "shard": self.shard.state_dict()}
+    def _next_part(self) -> tuple[Path, dict[str, Any]]:
+        """The path and the state of the part whose turn it is."""
+        self._saving = part = self._n_saved % self._n_parts
+        self._n_saved += 1
+        beds = self.shard.beds_of(part, self._n_parts)
+        self._positions = self.ingest.positions(beds)
+        self.shard.outbox.saving()
+        shard = self.shard.state_dict(part, self._n_parts)
+        state = {"number": self._n_saved - 1, "ingest": self.ingest.state(beds), "shard": shard}
+        return checkpoint.path_of(self._folder, part), state
 
     def _begin_save(self) -> None:
         if self._scribe.busy:
-            log.warning("checkpoint_slow", path=str(self._path), mend="a faster disk, or a longer checkpoint_s")
+            log.warning("checkpoint_slow", path=str(self._folder), mend="a faster disk, or a longer checkpoint_s")
             return
-        self._positions = self.ingest.positions()
-        self.shard.outbox.saving()
-        try:
-            self._scribe.begin(self._state)
-        except OSError as error:
-            self._saved(str(error))
+        began_ns = time.monotonic_ns()
+        gc.disable()  # it would look through the many values of the state, and find nothing
+        self._scribe.begin(*self._next_part())
+        gc.enable()
+        self._latency.add("checkpoint", began_ns, time.monotonic_ns())
 
     def _saved(self, error: str) -> None:
         if error:
-            log.error("checkpoint_failed", path=str(self._path), error=error, mend="free the disk")
+            log.error("checkpoint_failed", path=str(self._folder), error=error, mend="free the disk")
             return
-        self.shard.outbox.saved()
+        self.shard.outbox.saved(self._saving)
         for bed, epoch, sample in self._positions:
             self.ingest.durable(bed, epoch, sample)
 
@@ -272,7 +292,7 @@ class ShardRole:
             self.shard.outbox.send_again()
         if (error := self._scribe.done()) is not None:
             self._saved(error)
-        if self._due("checkpoint", self._own.checkpoint_s):
+        if self._due("checkpoint", self._own.checkpoint_s / self._n_parts):
             self._begin_save()
         if self._due("greet", 1.0):
             self._greet()
@@ -362,3 +382,9 @@ class ShardRole:
                     yield wire.decode(frame)
                 except wire.WireError as error:
                     log.warning("frame_refused", cause=error.cause, text=str(error))
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    aside = path.with_suffix(".unfit")
+    path.replace(aside)
+    log.error("checkpoint_set_aside", path=str(aside), error=repr(error), mend="none needed: its beds start afresh")

@@ -190,23 +190,26 @@ class Ingest:
             source.durable[bed] = (epoch, sample)
             source.ack_wanted = True
 
-    def positions(self) -> list[tuple[str, str, int]]:
+    def positions(self, beds: Iterable[str] | None = None) -> list[tuple[str, str, int]]:
         """(bed, epoch, sample) up to which events were taken: what `state` holds, to be told `durable` then."""
-        for bed in self._beds.values():
-            self._lanes.settle(bed)
-        return [(bed.bed, bed.taken.epoch, bed.taken.position) for bed in self._beds.values() if bed.taken.epoch]
+        return [(bed.bed, bed.taken.epoch, bed.taken.position) for bed in self._settled(beds)]
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint needs: per bed the sample up to which events were taken, and the account.
-        Of builtin types; take it when all that was taken is worked in."""
-        for bed in self._beds.values():
+    def state(self, beds: Iterable[str] | None = None) -> dict[str, Any]:
+        """What a checkpoint needs: per bed, of these or of all, the sample up to which events were taken, and the
+        account. Of builtin types; take it when all that was taken is worked in."""
+        return {"beds": [bed.state() for bed in self._settled(beds)]}
+
+    def _settled(self, beds: Iterable[str] | None) -> list[Sequence]:
+        chosen = self._beds.values() if beds is None else [self._beds[bed] for bed in beds if bed in self._beds]
+        for bed in chosen:
             self._lanes.settle(bed)
-        return {"beds": [bed.state() for bed in self._beds.values() if bed.taken.epoch]}
+        return [bed for bed in chosen if bed.taken.epoch]
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()` of a shard before: each bed at its position. No `NewEpoch` comes for an epoch that
         goes on."""
         for entry in state["beds"]:
+            self.forget(entry["bed"])
             bed = self._beds[entry["bed"]] = Sequence.restored(entry)
             self._lanes.enter(bed)
             self.durable(entry["bed"], entry["epoch"], entry["next"])

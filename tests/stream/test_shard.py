@@ -1,6 +1,9 @@
 """The shard in one process: the same from any packets, whole after a restart, and nothing made of a gap."""
 
+import tempfile
+from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from stream.annotate import Annotated, VirtualClock, answers_to, collect, judge_
 from stream.relief import TOLD, Relief
 from stream.shard import Shard, ShardFull
 from stream.transport.ingest import BedAccount
-from stream.transport.sequence import Chunk, Ended, Gap, NewEpoch
+from stream.transport.sequence import Chunk, Ended, Event, Gap, NewEpoch
 from tests.stream.wards import RuleJudge, events_of, found, new_shard, play, told
 
 SCRIPT = [("sinus", 15), ("vt", 8), ("sinus", 12), ("vf", 10), ("sinus", 15), ("asystole", 8), ("sinus", 12)]
@@ -77,7 +80,7 @@ def test_a_shard_that_is_killed_goes_on_from_its_checkpoint_as_if_nothing_had_be
         if isinstance(event, Chunk) and event.first >= kill_s * patient.fs:
             if not saved_at:
                 # Items are on their way, unanswered, when the checkpoint is made.
-                checkpoint.save(path, shard.state_dict())
+                parts = checkpoint.take(shard.state_dict())
                 saved_at = event.first + event.samples.shape[1]
                 collect(shard, {"bed1": result})
             elif event.first > saved_at + 5 * patient.fs:
@@ -86,6 +89,7 @@ def test_a_shard_that_is_killed_goes_on_from_its_checkpoint_as_if_nothing_had_be
         if not saved_at:
             collect(shard, {"bed1": result})
 
+    checkpoint.write(path, parts)  # while the shard went on
     again, clock = new_shard()
     state = checkpoint.load(path)
     assert state is not None
@@ -104,6 +108,81 @@ def test_a_shard_that_is_killed_goes_on_from_its_checkpoint_as_if_nothing_had_be
     }
     # An event that only marks (`alert-n.mark`: announced again, say) may come elsewhere in the sequence.
     assert _transitions(result) == _transitions(whole)
+
+
+@pytest.mark.parametrize("kill_s", [12, 30, 55])
+def test_a_shard_goes_on_from_parts_that_were_saved_at_different_times(kill_s: int, tmp_path) -> None:
+    """Two parts: beds 0 and 2 as of `kill_s`, bed 1 as of 3 s later; then it is killed, and each bed goes on from its
+    own position, with what it had in flight."""
+    patients = [Patient(f"bed{i}", SCRIPT[i:] + SCRIPT[:i], seed=10 + i) for i in range(3)]
+    whole = found(patients, 70, [250])
+    result = {p.name: Annotated(p.name, p.fs, 0) for p in patients}
+    shard, clock = new_shard()
+    positions: dict[str, int] = {}
+    for second, events in enumerate(zip(*(events_of(p, 70, [250]) for p in patients), strict=True)):
+        shard.feed(events)
+        for part, saved_s in enumerate((kill_s, kill_s + 3)):
+            if second == saved_s:  # items of all beds are with the worker, unanswered
+                names = shard.beds_of(part, 2)
+                checkpoint.save(tmp_path / str(part), shard.state_dict(part, 2))
+                positions |= {event.bed: event.first + 250 for event in events if event.bed in names}
+        judge_all(shard, RuleJudge(), clock)
+        collect(shard, result)
+        if second == kill_s + 7:
+            break
+    assert sorted(positions) == ["bed0", "bed1", "bed2"]
+
+    again, clock = new_shard()
+    for part in range(2):
+        state = checkpoint.load(tmp_path / str(part))
+        assert state is not None
+        again.load_state_dict(state)
+    assert len(again.judging) > 0
+    play(again, clock, [_rest(p, positions[p.name]) for p in patients], result)
+    for name, one in result.items():
+        assert told(one) == told(whole[name])
+        assert {(beat.at, beat.label) for beat in one.beats} == {(beat.at, beat.label) for beat in whole[name].beats}
+        assert _transitions(one) == _transitions(whole[name])
+
+
+def _rest(patient: Patient, first: int) -> Iterator[Event]:
+    for event in islice(events_of(patient, 70, [250]), 1, None):  # the epoch goes on
+        if not isinstance(event, Chunk) or event.first >= first:
+            yield event
+
+
+def test_a_row_that_no_part_knows_is_free_and_a_bed_that_moved_is_where_it_was_last() -> None:
+    shard, _ = new_shard()
+    patients = [Patient(f"bed{i}", [("sinus", 60)], seed=i) for i in range(3)]
+    for patient in patients:
+        shard.feed(list(events_of(patient, 2, [250]))[:-1])
+    old = [checkpoint.take(shard.state_dict(part, 2)) for part in range(2)]
+    del shard.beds["bed2"], shard._rows[2]  # as if bed 2 had come to the row of bed 1, after that had been released
+    shard._rows[1].closed = True
+    assert shard.release("bed1")
+    shard.feed(list(events_of(patients[2], 2, [250]))[:-1])
+    assert shard.beds["bed2"].row == 1
+    states = [old[0], checkpoint.take(shard.state_dict(1, 2))]
+
+    again, _ = new_shard()
+    for state in states:
+        again.load_state_dict(_written(state))
+    assert {name: bed.row for name, bed in again.beds.items()} == {"bed0": 0, "bed2": 1}
+    assert again._free == [2]
+    alone, _ = new_shard()
+    alone.load_state_dict(_written(old[1]))
+    assert {name: bed.row for name, bed in alone.beds.items()} == {"bed1": 1}
+    alone.feed(list(events_of(patients[0], 30, [250])))
+    judge_all(alone, RuleJudge(), VirtualClock())
+    assert sorted(bed.row for bed in alone.beds.values()) == [1, 2]
+
+
+def _written(parts: checkpoint.Parts) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.write(Path(folder) / "c", parts)
+        state = checkpoint.load(Path(folder) / "c")
+    assert state is not None
+    return state
 
 
 def test_a_gap_is_never_asystole_and_beats_go_on_after_it() -> None:
@@ -295,7 +374,16 @@ def test_answers_that_lack_an_array_or_a_row_are_refused_and_asked_for_again() -
     work = shard.work()[0]
     ids = wire.Tensor.of(np.arange(work.first_id, work.first_id + work.n))
     short = wire.Tensor.of(np.zeros((work.n - 1, 8), np.float32))
-    for arrays in ({}, {"token": short, "probs": short, "gates": short}):
+    full = {name: wire.Tensor.of(np.zeros((work.n, 8), np.float32)) for name in ("token", "gates")}
+    narrow = wire.Tensor.of(np.zeros((work.n, 4), np.float32))
+    double = wire.Tensor.of(np.zeros((work.n, 5)))
+    assert work.kind == "beat"
+    for arrays in (
+        {},
+        {"token": short, "probs": short, "gates": short},
+        {**full, "probs": narrow},
+        {**full, "probs": double},
+    ):
         with pytest.raises(wire.WireError, match="arrays"):
             shard.answer(wire.Judged(kind=work.kind, ids=ids, arrays=arrays, batched_ns=1, judged_ns=1))
     assert work in shard.judging.send_again()

@@ -65,11 +65,11 @@ def hello() -> bytes:
     return wire.encode(wire.Hello(source="s", session="1", speed=1.0))
 
 
-def packet(seq: int, n: int = 250) -> bytes:
+def packet(seq: int, n: int = 250, bed: str = "bed7") -> bytes:
     signal = wire.Signal("II", "ecg", "mV", 200.0)
     data = memoryview(bytes(2 * n))
     return wire.encode(
-        wire.Waveform(bed="bed7", epoch="e", seq=seq, first=seq * n, rate=250.0, n=n, signals=(signal,), data=data)
+        wire.Waveform(bed=bed, epoch="e", seq=seq, first=seq * n, rate=250.0, n=n, signals=(signal,), data=data)
     )
 
 
@@ -120,14 +120,50 @@ def test_work_waits_for_the_worker_and_is_sent_whole_to_each_new_one(peers: Peer
 
 
 def test_a_checkpoint_of_another_build_is_set_aside_and_the_ward_goes_on(peers: Peers, tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.msgpack"
-    checkpoint.save(path, {"ingest": {"beds": [{"bed": "x"}]}, "shard": {}})
+    path = checkpoint.path_of(tmp_path, 0)
+    checkpoint.save(path, {"number": 3, "ingest": {"beds": [{"bed": "x"}]}, "shard": {}})
     with capture_logs() as logs:
         role = peers.role()
     assert [entry["event"] for entry in logs] == ["checkpoint_set_aside"]
     assert path.with_suffix(".unfit").exists()
     assert not role.shard.beds
     role.step()
+
+
+def test_the_beds_of_a_large_shard_are_saved_in_parts_and_one_that_is_torn_costs_no_others(
+    peers: Peers, tmp_path: Path
+) -> None:
+    own = msgspec.structs.replace(peers.settings.shards["a"], capacity=200, checkpoint_s=0.6)
+    peers.settings = msgspec.structs.replace(peers.settings, shards={"a": own})
+    role = peers.role()
+    beds = [f"bed{i}" for i in range(7)]
+    peers.source.send_multipart([hello(), *(packet(seq, bed=bed) for bed in beds for seq in range(3))])
+    durable: dict[str, int] = {}
+    deadline = time.monotonic() + 10.0
+    while len(durable) < len(beds) and time.monotonic() < deadline:
+        role.step()
+        while peers.source.poll(0):
+            for frame in peers.source.recv_multipart():
+                message = wire.decode(frame)
+                if isinstance(message, wire.Ack):
+                    durable |= {bed: sample for bed, _, sample in message.durable if sample > 0}
+    assert durable == dict.fromkeys(beds, 749), "all but the last sample of an epoch that goes on may be forgotten"
+    assert len(checkpoint.paths(tmp_path)) == 3
+
+    role.save()
+    again = peers.role()
+    assert sorted(again.shard.beds) == beds
+    assert sorted(again.ingest.positions()) == sorted((bed, "e", 750) for bed in beds)
+    torn = checkpoint.path_of(tmp_path, 1)
+    torn.write_bytes(torn.read_bytes()[:-1])
+    with capture_logs() as logs:
+        again = peers.role()
+    assert [entry["event"] for entry in logs] == ["checkpoint_set_aside", "checkpoint_loaded"]
+    lost = role.shard.beds_of(1, 3)
+    assert len(lost) == 2
+    assert sorted(again.shard.beds) == sorted({*beds} - {*lost})
+    assert again._n_saved == role._n_saved, "the torn one was not the newest"
+    again.step()
 
 
 def test_a_packet_that_lies_in_the_socket_is_no_gap_however_long_the_shard_stood_still(peers: Peers) -> None:

@@ -1,10 +1,14 @@
 """A bed of a shard: which signals it has, and where its epoch is."""
 
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 from model.pulse import SIGNALS
 from stream import wire
 from stream.alarms.bed import BedAlarms
+from stream.alarms.conditions import Profile
 from stream.analysis import TICKS_PER_S
 
 KEPT = (
@@ -53,6 +57,26 @@ class Bed:
         self.leads = tuple(i for i, signal in enumerate(signals) if signal.kind == "ecg")[:n_leads]
         kinds = [signal.kind for signal in signals]
         self.pulses = tuple(kinds.index(kind) if kind in kinds else -1 for kind in SIGNALS)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {
+            **{name: getattr(self, name) for name in KEPT},
+            "signals": msgspec.to_builtins(self.signals),
+            "alarms": self.alarms.state(),
+            "technical": sorted(self.technical),
+        }
+
+    @classmethod
+    def restored(cls, row: int, state: dict[str, Any], profile: Profile, n_leads: int, now_ns: int) -> "Bed":
+        """The bed that a `state` is of, in `row`."""
+        alarms = BedAlarms(state["name"], state["epoch"], state["fs"], profile)
+        alarms.restore(state["alarms"])
+        bed = cls(row, state["name"], alarms, ended_ns=now_ns, technical=set(state["technical"]))
+        for name in KEPT:
+            setattr(bed, name, state[name])
+        bed.signals_are(msgspec.convert(state["signals"], tuple[wire.Signal, ...]), n_leads)
+        return bed
 
     @property
     def pulsing(self) -> bool:

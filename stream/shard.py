@@ -24,7 +24,7 @@ from stream.alarms.bed import BedAlarms
 from stream.alarms.book import NEVER
 from stream.alarms.conditions import Profile, ProfileError
 from stream.analysis import MAX_CHUNK_S, TICKS_PER_S, Analysis, Findings
-from stream.beds import KEPT, Bed
+from stream.beds import Bed
 from stream.counters import Counters
 from stream.judging import Item, Judging
 from stream.leads import Leads
@@ -119,11 +119,7 @@ class Shard:
 
     def _ahead(self, bed: Bed) -> bool:
         alone = "MODEL_STALLED" in bed.technical and (bed.live or not self.model_version)
-        return (
-            not alone
-            and int(self._analysis.head[bed.row]) - self._judged_until(bed, self.judging.first_ready(bed.row))
-            > AHEAD_TICKS
-        )
+        return not alone and int(self._analysis.head[bed.row]) - self._judged_now(bed) > AHEAD_TICKS
 
     def _next_run(self, queue: deque[BedEvent]) -> tuple[Bed, list[Chunk], int] | None:
         """Handle what is no signal; then the chunks that follow one another, MAX_CHUNK_S of them at most."""
@@ -404,6 +400,9 @@ class Shard:
             if bed.ended and waiting is None:
                 self._close(bed)
 
+    def _judged_now(self, bed: Bed) -> int:
+        return self._judged_until(bed, self.judging.first_ready(bed.row))
+
     def _judged_until(self, bed: Bed, waiting: int | None) -> int:
         """The tick by which all that was ready is judged; `waiting`: `first_ready` of the bed."""
         return int(self._analysis.head[bed.row]) - (not bed.ended) if waiting is None else waiting - 1
@@ -553,33 +552,22 @@ class Shard:
         return [bed.name for bed in self._rows[part::of] if self.beds.get(bed.name) is bed]
 
     def state_dict(self, part: int = 0, of: int = 1) -> dict[str, Any]:
-        """For the checkpoint of a part: detectors, tokens, items, alarms, and alerts that are not committed. Its arrays
-        are copies; the other values may change with the shard."""
+        """For the checkpoint of a part: what is not to be had again. Its arrays are copies, other values are not."""
         rows = slice(part, len(self._rows), of)
-        names = set(self.beds_of(part, of))
+        seats = {self.beds[name].row: self.beds[name] for name in self.beds_of(part, of)}
         return {
             "size": [self._capacity, self._n_leads],
             "rows": [part, len(self._rows), of],
             "analysis": self._analysis.state_dict(rows),
             "judging": self.judging.state_dict(rows),
-            "outbox": self.outbox.state(lambda bed: bed in names or (part == 0 and bed not in self.beds)),
+            "outbox": self.outbox.state(lambda bed: self.beds[bed].row in seats if bed in self.beds else part == 0),
             "n_samples": self._n_samples[rows].copy(),
             "counters": self._counters.state_dict(rows),
-            "beds": {bed.row: self._bed_state(bed) for bed in self._rows[rows] if bed.name in names},
-        }
-
-    def _bed_state(self, bed: Bed) -> dict[str, Any]:
-        return {
-            **{name: getattr(bed, name) for name in KEPT},
-            "signals": msgspec.to_builtins(bed.signals),
-            "alarms": bed.alarms.state(),
-            "technical": sorted(bed.technical),
-            "strips": self._strips.state(bed.row, self._judged_until(bed, self.judging.first_ready(bed.row))),
+            "beds": {row: [bed.state(), self._strips.state(row, self._judged_now(bed))] for row, bed in seats.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`; where there are several parts, of each in the order in which they were taken.
-        Raises ValueError for that of another capacity or number of leads."""
+        """Go on from a `state_dict`, part by part as they were saved. Raises ValueError for another size of shard."""
         if state["size"] != [self._capacity, self._n_leads]:
             raise ValueError(f"capacity, n_leads: {state['size']}, not {[self._capacity, self._n_leads]}")
         rows = slice(*state["rows"])
@@ -590,29 +578,23 @@ class Shard:
         self._counters.load_state_dict(state["counters"], rows)
         while len(self._rows) < rows.stop:
             self._vacate(len(self._rows))
-        for row, saved in state["beds"].items():
-            self._restore(row, saved)
+        for row, (bed, strips) in state["beds"].items():
+            self._restore(row, bed, strips)
 
     def _vacate(self, row: int) -> None:
         """A row of which nothing is known is free."""
-        nobody = Bed(row, "", BedAlarms("", "", TICKS_PER_S, self._profile_of("")), closed=True)
-        self._rows[row : row + 1] = [nobody]
+        self._rows[row : row + 1] = [Bed(row, "", BedAlarms("", "", TICKS_PER_S, self._profile_of("")), closed=True)]
         self._free.append(row)
 
-    def _restore(self, row: int, saved: dict[str, Any]) -> None:
+    def _restore(self, row: int, saved: dict[str, Any], strips: dict[str, Any]) -> None:
         if (before := self.beds.pop(saved["name"], None)) is not None:  # it had another row when that was saved
             self._vacate(before.row)
-        alarms = BedAlarms(saved["name"], saved["epoch"], saved["fs"], self._profile_of(saved["name"]))
-        alarms.restore(saved["alarms"])
-        bed = Bed(row, saved["name"], alarms, ended_ns=self._now_ns(), technical=set(saved["technical"]))
-        for name in KEPT:
-            setattr(bed, name, saved[name])
-        bed.signals_are(msgspec.convert(saved["signals"], tuple[wire.Signal, ...]), self._n_leads)
+        bed = Bed.restored(row, saved, self._profile_of(saved["name"]), self._n_leads, self._now_ns())
         self._leads.are(row, bed.leads, bed.signals)
         self._pulses.are(row, bed.pulses, bed.signals)
         self._counters.are(row, bed.signals)
-        self._next_due[row] = alarms.next_due
-        self._strips.restore(row, bed.signals, bed.fs, saved["strips"])
+        self._next_due[row] = bed.alarms.next_due
+        self._strips.restore(row, bed.signals, bed.fs, strips)
         self._rows[row] = self.beds[bed.name] = bed
         self._free.remove(row)
         self._took_turn(bed)

@@ -29,8 +29,9 @@ KEPT = (
 
 @dataclass(slots=True, eq=False)
 class Bed:
-    """One bed. `leads`: which signals are analysed, `pulses`: those of model.pulse.SIGNALS, -1 where it has none;
-    `live`: at the speed of life, not a faster replay; `ended`: the epoch is over; `closed`: and so are its alarms."""
+    """One bed. `leads`: which signals are analysed; `pulses`: those of model.pulse.SIGNALS, -1 where it has none, and
+    `pulsing`: whether it has one; `live`: at the speed of life, not a faster replay; `ended`: the epoch is over;
+    `closed`: and so are its alarms."""
 
     row: int
     name: str
@@ -43,6 +44,7 @@ class Bed:
     pulses: tuple[int, ...] = (-1,) * len(SIGNALS)
     ended: bool = False
     closed: bool = False
+    pulsing: bool = False
     technical: set[str] = field(default_factory=set)
     ended_ns: int = 0
     n_unjudged: int = 0
@@ -57,6 +59,7 @@ class Bed:
         self.leads = tuple(i for i, signal in enumerate(signals) if signal.kind == "ecg")[:n_leads]
         kinds = [signal.kind for signal in signals]
         self.pulses = tuple(kinds.index(kind) if kind in kinds else -1 for kind in SIGNALS)
+        self.pulsing = max(self.pulses) >= 0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -77,11 +80,6 @@ class Bed:
             setattr(bed, name, state[name])
         bed.signals_are(msgspec.convert(state["signals"], tuple[wire.Signal, ...]), n_leads)
         return bed
-
-    @property
-    def pulsing(self) -> bool:
-        """Whether there is a signal of the pulse."""
-        return max(self.pulses) >= 0
 
     def moment(self, tick: int) -> wire.Moment:
         """A tick in the source's own samples."""

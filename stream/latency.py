@@ -24,7 +24,9 @@ class Latency:
         """Count one passage of `stage`; one whose begin (or end) has no stamp is passed over."""
         if begun_ns and done_ns:
             duration_us = max(done_ns - begun_ns, 0) / 1000
-            bins = self._now.setdefault(stage, Counter())
+            bins = self._now.get(stage)
+            if bins is None:
+                bins = self._now[stage] = Counter()
             bins[math.ceil(PER_OCTAVE * math.log2(duration_us)) if duration_us > 1 else 0] += 1
 
     def figures(self, now_ns: int) -> dict[str, tuple[float, float]]:

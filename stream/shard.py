@@ -298,7 +298,9 @@ class Shard:
         for row, told in by_row(found, lambda row: len(self._rows[row].leads)).items():
             bed = stirred[row] = self._rows[row]
             for _, tell, arguments in sorted(told, key=tick_of):
-                self._alert(bed, getattr(bed.alarms, tell)(*arguments))
+                if events := getattr(bed.alarms, tell)(*arguments):
+                    self._alert(bed, events)
+            self._next_due[row] = bed.alarms.next_due
         due = rows[self._analysis.head[rows] > self._next_due[rows]]
         for row, head in zip(due.tolist(), self._analysis.head[due].tolist(), strict=True):
             bed = stirred[row] = self._rows[row]
@@ -328,10 +330,8 @@ class Shard:
         """The worker had no room for some of the items that it was given."""
         for item in self.judging.shed(range(message.first_id, message.first_id + message.n)):
             bed = self._rows[item.row]
-            if item.kind == "beat":
-                bed.n_unjudged += 1
-            else:
-                bed.n_thinned += 1
+            bed.n_unjudged += item.kind == "beat"
+            bed.n_thinned += item.kind != "beat"
         self.apply()
 
     def forgo(self) -> None:
@@ -339,14 +339,9 @@ class Shard:
         an epoch that is over; it is counted."""
         now_ns = self._now_ns()
         for bed in self._rows:
-            if not bed.live or bed.closed:
+            if not bed.live or bed.closed or (bed.ended and now_ns - bed.ended_ns <= EPOCH_WAIT_NS):
                 continue
-            if not bed.ended:
-                before = int(self._analysis.head[bed.row]) - FORGO_TICKS
-            elif now_ns - bed.ended_ns > EPOCH_WAIT_NS:
-                before = NEVER
-            else:
-                continue
+            before = NEVER if bed.ended else int(self._analysis.head[bed.row]) - FORGO_TICKS
             n = self.judging.forgo(bed.row, before)
             bed.n_unjudged += n
             if n:
@@ -362,7 +357,7 @@ class Shard:
             self._beat_told(self._rows[item.row], item, decided(item, decided_ns))
         for item in self.judging.applied():
             bed = touched.setdefault(item.row, self._rows[item.row])
-            self._judged(bed, item, decided(item, decided_ns))
+            self._judged(bed, item, decided_ns)
         self._model_clock(touched.values())
 
     def _beat_told(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
@@ -371,32 +366,34 @@ class Shard:
         self._strips.beat(bed.row, beat.at.sample, beat.label)
         self.messages.append(beat)
 
-    def _judged(self, bed: Bed, item: Item, stamps: wire.Stamps) -> None:
+    def _judged(self, bed: Bed, item: Item, decided_ns: int) -> None:
         if (answer := item.answer) is None:
             return
         if item.kind == "beat":
             found = (*likeliest(answer["probs"]), item.form, perhaps_ventricular(answer["probs"]))
             told = bed.alarms.judged_beat(item.at, item.ready, *found)
         else:
-            window = window_message(bed, item, answer, stamps)
+            window = window_message(bed, item, answer, decided(item, decided_ns))
             bed.n_windows += 1
             self.messages.append(window)
             told = bed.alarms.judged_window(
                 item.at, item.ready, window.rhythm, window.rhythms, window.shockable, window.quality
             )
-        self._alert(bed, told, stamps)
+        if told:
+            self._alert(bed, told, decided(item, decided_ns))
 
     def _model_clock(self, beds: Iterable[Bed]) -> None:
         """Tell the alarms how far the model has come, and take the numerics that are due."""
         for bed in beds:
             waiting, head = self.judging.first_ready(bed.row), int(self._analysis.head[bed.row])
-            until = self._judged_until(bed, waiting)
-            self._judged_to[bed.row] = until
-            self._alert(bed, bed.alarms.advance_model(until))
+            until = self._judged_to[bed.row] = self._judged_until(bed, waiting)
+            events = bed.alarms.advance_model(until)
             if head > bed.alarms.next_due:  # judgements wait for the detector's clock, not for a packet
-                self._alert(bed, bed.alarms.advance(head - 1))
+                events += bed.alarms.advance(head - 1)
+            self._alert(bed, events)
             self._collect(bed)
-            self.outbox.add(self._strips.ready(bed.row, until))
+            if self._strips.waiting(bed.row):
+                self.outbox.add(self._strips.ready(bed.row, until))
             if bed.ended and waiting is None:
                 self._close(bed)
 
@@ -468,8 +465,9 @@ class Shard:
     def _technical(self, bed: Bed, code: str, on: bool, reason: str) -> None:
         if on != (code in bed.technical):
             bed.technical ^= {code}
-            tick = int(self._analysis.head[bed.row])
-            self._alert(bed, bed.alarms.technical(code, on, reason if on else "over", tick))
+            self._alert(
+                bed, bed.alarms.technical(code, on, reason if on else "over", int(self._analysis.head[bed.row]))
+            )
 
     def _alert(self, bed: Bed, events: list[wire.AlertEvent], stamps: wire.Stamps | None = None) -> None:
         """Stamp what the alarms of a bed told, and put it on its way."""

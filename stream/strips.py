@@ -156,11 +156,13 @@ class Strips:
         until = round(last * TICKS_PER_S / fs) + JUDGED_TICKS
         self._wanted.setdefault(row, []).append(_Wanted(strip, until))
 
+    def waiting(self, row: int) -> bool:
+        """Whether a strip of the row is not complete yet."""
+        return bool(self._wanted.get(row))
+
     def ready(self, row: int, judged: int) -> Iterator[Strip]:
         """The strips of a row that are complete, where the model has come to tick `judged`."""
-        waiting = self._wanted.get(row)
-        if not waiting:
-            return
+        waiting = self._wanted.get(row, [])
         head = self.raw.head[row]
         for wanted in waiting:
             if wanted.samples is None and wanted.strip.first + wanted.strip.n <= head:

@@ -44,6 +44,7 @@ RETRY_NS = SECOND_NS // 4
 UNRECORDED_NS = 2 * SECOND_NS  # alerts wait so long for a journal that cannot be written, then they are shown without
 MAX_UNRECORDED = 100_000
 SILENT_NS = 3 * SECOND_NS
+LAST, MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)  # of a part of what is published
 MOST_PER_TURN = 2000
 
 WAVES = b"wave."
@@ -487,15 +488,20 @@ class Gateway:
     def _put_frame(self, topic: bytes, frame: bytes) -> None:
         self._number += 1
         self.counts["published"] += 1
-        self._publisher.send_multipart([topic, self._number.to_bytes(8, "big"), frame], zmq.NOBLOCK)
+        self._send_out(topic, frame)
+
+    def _send_out(self, topic: bytes, frame: bytes) -> None:
+        """To all who subscribe. Part by part: `send_multipart` makes a flag of an enumeration anew for each."""
+        self._publisher.send(topic, MORE)
+        self._publisher.send(self._number.to_bytes(8, "big"), MORE)
+        self._publisher.send(frame, LAST)
 
     def _show(self, waves: wire.Waves, frame: bytes) -> None:
         """Publish waves as they came, and not numbered: nobody is to ask for a snapshot because one is missing."""
         self.counts["waves"] += 1
         if self._bridges is not None:
             self._bridges.take(waves)
-        topic = WAVES + waves.bed.encode()
-        self._publisher.send_multipart([topic, self._number.to_bytes(8, "big"), frame], zmq.NOBLOCK)
+        self._send_out(WAVES + waves.bed.encode(), frame)
 
     def _send(self, socket: zmq.Socket[bytes], envelope: list[bytes], *messages: wire.AnyMessage) -> bool:
         try:

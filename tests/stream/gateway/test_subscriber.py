@@ -101,7 +101,7 @@ def test_a_hole_is_seen_and_mended_and_an_end_that_was_missed_is_told(
     subscriber.poll(0.05)
     # Two publications that never arrive, as where a slow subscriber's queue is full.
     put = bench.gateway._publisher
-    bench.gateway._publisher = type("Nobody", (), {"send_multipart": lambda *_: None})()
+    bench.gateway._publisher = type("Nobody", (), {"send": lambda *_: None})()
     bench.send(alerts(alert("ends", 1, "inactive"), alert("begins"), first=2))
     bench.gateway._status_due_ns = 1 << 62
     for _ in range(20):

@@ -188,13 +188,14 @@ def _calls(model: EcgMoe) -> list[Call]:
     kinds = [_Kind(model, kind).eval() for kind in ("beat", "hop", "window")]
     if next(model.parameters()).device.type != "cpu":
         return list(kinds)
+    return [traced(kind, example_inputs(kind.kind, 8, model.sizes)) for kind in kinds]
+
+
+def traced(module: nn.Module, inputs: tuple[Tensor, ...]) -> Call:
+    """A module that is not trained any more, as such a program; `inputs`: examples, of any number of items."""
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.set_fusion_strategy([])  # else the second call of each program is slow
-        return [_traced(kind, example_inputs(kind.kind, 8, model.sizes)) for kind in kinds]
-
-
-def _traced(call: _Kind, inputs: tuple[Tensor, ...]) -> Call:
-    program = torch.jit.trace(call, inputs, check_trace=False, strict=False)  # type: ignore[no-untyped-call]
-    frozen: Call = torch.jit.freeze(program)
+        program = torch.jit.trace(module, inputs, check_trace=False, strict=False)  # type: ignore[no-untyped-call]
+        frozen: Call = torch.jit.freeze(program)
     return frozen

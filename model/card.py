@@ -138,11 +138,18 @@ def _segments(found: dict[str, Any]) -> list[str]:
         "## AF in RR sequences without waveforms: vitaldb-rhythm, 10 s segments\n",
         f"{found['patients']} patients, each judged by a model that was trained without them; reference beats; up to "
         f"30 s of history; segments of one label. AF (or flutter, as labelled there): Se {af['se']} % of {af['yes']}, "
-        f"Sp {af['sp']} % of {af['no']}. Rows are the reference:\n",
+        f"Sp {af['sp']} % of {af['no']}.{_by_threshold(found)} Rows are the reference:\n",
         *table(("", *found["columns"]), ((k, *row) for k, row in found["confusion"].items())),
         "Patients with most errors:\n",
         *table(("", "AF missed", "AF too many", "segments"), ((k, *row) for k, row in found["worst"].items())),
     ]
+
+
+def _by_threshold(found: dict[str, Any]) -> str:
+    if "AF by threshold" not in found:
+        return ""
+    af, at = found["AF by threshold"], ", ".join(map(str, found["thresholds"]))
+    return f" By a threshold on AF or flutter that the other folds chose ({at}): Se {af['se']} %, Sp {af['sp']} %."
 
 
 def _calibration(found: dict[str, Any]) -> list[str]:

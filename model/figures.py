@@ -171,7 +171,8 @@ def rhythm_figures(pool: Pool, hops: Int, windows: dict[str, Float]) -> Figures:
 
 
 def segment_figures(results: list[FoldResult]) -> Figures:
-    """By 10 s segment of RR sequences without waveforms: AF, rhythm, and the patients with most errors."""
+    """By 10 s segment of RR sequences without waveforms: AF as the likeliest rhythm, AF by a threshold on the
+    probability of AF or flutter that the other folds chose, rhythm, and the patients with most errors."""
     label, probs = np.concatenate([r.segment for r in results]), np.concatenate([r.segment_probs for r in results])
     patient = np.concatenate([r.segment_patient for r in results])
     if label.size == 0:
@@ -182,13 +183,35 @@ def segment_figures(results: list[FoldResult]) -> Figures:
     wrong = (label == af) != (answer == af)
     worst = sorted(set(patient[wrong]), key=lambda p: -int((wrong & (patient == p)).sum()))[:8]
     return {
-        "patients": len(set(patient)), "AF": _two_by_two(label == af, answer == af),
+        "patients": len(set(patient)), "AF": _two_by_two(label == af, answer == af), **_by_threshold(results),
         "columns": list(RHYTHMS), "confusion": {RHYTHMS[i]: r.tolist() for i, r in enumerate(table) if r.sum()},
         "worst": {
             str(p): [int((wrong & (patient == p) & (label == af)).sum()),
                      int((wrong & (patient == p) & (label != af)).sum()), int((patient == p).sum())] for p in worst
         },
     }  # fmt: skip
+
+
+def _by_threshold(results: list[FoldResult]) -> Figures:
+    if len(results) < 2:
+        return {}
+    atrial = [RHYTHMS.index("AF"), RHYTHMS.index("AFL")]
+    score = [r.segment_probs[:, atrial].sum(1) for r in results]
+    true = [r.segment == atrial[0] for r in results]
+    chosen = [
+        _even_threshold(np.concatenate(score[:i] + score[i + 1 :]), np.concatenate(true[:i] + true[i + 1 :]))
+        for i in range(len(results))
+    ]
+    said = np.concatenate([s >= t for s, t in zip(score, chosen, strict=True)])
+    return {"AF by threshold": _two_by_two(np.concatenate(true), said), "thresholds": [round(t, 3) for t in chosen]}
+
+
+def _even_threshold(score: Float, true: npt.NDArray[np.bool_]) -> float:
+    """The score from which on sensitivity and specificity come nearest to each other."""
+    at = np.unique(np.round(score, 3))
+    se = np.array([(score[true] >= t).mean() for t in at])
+    sp = np.array([(score[~true] < t).mean() for t in at])
+    return float(at[np.minimum(se, sp).argmax()])
 
 
 CALIBRATED = ("beats", "rhythm", "arrhythmia", "shockable", "quality")

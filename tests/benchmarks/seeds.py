@@ -25,6 +25,8 @@ ROWS = {
     "SVEB, mitdb: F1": "beats/SVEB/f1",
     "AF, RR sequences of vitaldb-rhythm: Se": "segments/AF/se",
     "AF, RR sequences of vitaldb-rhythm: Sp": "segments/AF/sp",
+    "... by a threshold of the other folds: Se": "segments/AF by threshold/se",
+    "... by a threshold of the other folds: Sp": "segments/AF by threshold/sp",
     "AF, windows of mitdb: Se": "rhythm/AF mitdb/se",
     "AF, windows of mitdb: Sp": "rhythm/AF mitdb/sp",
     "shockable, windows of vfdb: Se": "rhythm/shockable vfdb/se",

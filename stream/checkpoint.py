@@ -43,8 +43,8 @@ def path_of(folder: Path, part: int) -> Path:
 
 
 def paths(folder: Path) -> list[Path]:
-    """The files that are there."""
-    return sorted(folder.glob("checkpoint-*.msgpack"))
+    """The files that are there, of builds before this one too."""
+    return sorted(folder.glob("checkpoint*.msgpack"))
 
 
 def take(state: dict[str, Any]) -> Parts:
@@ -55,8 +55,11 @@ def take(state: dict[str, Any]) -> Parts:
     return [_HEADER.pack(_MAGIC, VERSION, len(packed)) + packed, *large]
 
 
-def write(path: Path, parts: Parts) -> None:
-    """Write what `take` gave in place of the file at `path`."""
+def write(path: Path, parts: Parts, named: Path | None = None) -> None:
+    """Write what `take` gave in place of the file at `path`; `named`: a file that it goes with, flushed before it."""
+    if named is not None:
+        with open(named, "rb") as file:
+            os.fsync(file.fileno())
     fresh = path.with_suffix(".new")
     with open(fresh, "wb", buffering=0) as file:
         waiting = [memoryview(part) for part in parts]
@@ -70,9 +73,9 @@ def write(path: Path, parts: Parts) -> None:
     os.replace(fresh, path)
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save(path: Path, state: dict[str, Any], named: Path | None = None) -> None:
     """Take the checkpoint of `state` and write it, at once."""
-    write(path, take(state))
+    write(path, take(state), named)
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -107,10 +110,11 @@ class Scribe:
         """Whether a save is under way, or done and not asked after."""
         return self._thread is not None
 
-    def begin(self, path: Path, state: dict[str, Any]) -> None:
+    def begin(self, path: Path, state: dict[str, Any], named: Path | None = None) -> None:
         """Save `state` to `path` as it is now, but for its large arrays, which are to be left alone."""
         assert not self.busy
-        self._thread = threading.Thread(target=self._write, args=(path, take(state)), name="checkpoint")
+        self._error = "not written"
+        self._thread = threading.Thread(target=self._write, args=(path, take(state), named), name="checkpoint")
         self._thread.start()
 
     def done(self) -> str | None:
@@ -121,17 +125,16 @@ class Scribe:
         return self._error
 
     def stop(self) -> None:
-        """Wait for what is under way."""
+        """Wait for what is under way; `done` tells what came of it."""
         if self._thread is not None:
             self._thread.join()
-            self._thread = None
 
-    def _write(self, path: Path, parts: Parts) -> None:
+    def _write(self, path: Path, parts: Parts, named: Path | None) -> None:
         try:
-            write(path, parts)
+            write(path, parts, named)
             self._error = ""
-        except OSError as error:
-            self._error = error.strerror or str(error)
+        except Exception as error:  # of any kind: what is not on disk must not pass for saved
+            self._error = getattr(error, "strerror", None) or repr(error)
 
 
 def _pack(large: list[memoryview], at: list[int], value: object) -> object:

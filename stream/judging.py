@@ -208,6 +208,14 @@ class Judging(Rows):
         self._n_beats[rows] = 0
         self._votes.reset(rows)
 
+    def forget(self, row: int) -> None:
+        """Let go of the items of a row in which there is nobody any more."""
+        queue, self._queues[row] = self._queues[row], _Queue()
+        for item_id, _ in (*queue.staging, *queue.applying):
+            if item_id in self._work_of:
+                self._answered(item_id)
+            self._items.pop(item_id, None)
+
     def state_dict(self, rows: slice = ALL) -> dict[str, Any]:
         """For the checkpoint: tokens of these rows, and every item of them that waits, with the blocks it is in."""
         queues = self._queues[rows]

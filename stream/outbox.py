@@ -52,6 +52,11 @@ class Outbox:
         return len(self._spill) if self._spill is not None else 0
 
     @property
+    def spill_path(self) -> Path | None:
+        """The file in which items wait, to be flushed to the disk before a checkpoint that names it."""
+        return self._spill.path if self._spill else None
+
+    @property
     def in_flight(self) -> bool:
         """Whether something was sent that is not committed yet."""
         return self._sent > self._first
@@ -70,6 +75,8 @@ class Outbox:
 
     def unsent(self) -> list[Alerts]:
         """Messages with what has not been sent yet."""
+        if not self._items:  # after a restart all may be on the disk
+            self._refill()
         messages: list[Alerts] = []
         until = self._first + len(self._items)
         while self._sent < until and not (self._doubtful and (messages or self._sent > self._first)):
@@ -99,14 +106,13 @@ class Outbox:
             self._bytes -= size_of(self._items.popleft())
             self._first += 1
         self._sent = max(self._sent, self._first)
-        while self._spill and self._bytes < self._memory_bytes:
-            self._keep(_item(self._spill.take()))
-        self._alerts_spilled &= bool(self._spill)
+        self._refill()
 
     def state(self, is_of: Callable[[str], bool] = lambda bed: True) -> dict[str, Any]:
-        """What is not committed of the beds that are of a part: frames, and where more of them are."""
+        """What is not committed of the beds that are of a part: frames, and where more of them are. While any are on
+        the disk, in which all beds have theirs, what is before them is of all beds too."""
         spilled = self._spill.state() if self._spill is not None else ["", 0, 0, 0]
-        kept = [encode(item) for item in self._items if is_of(item.bed)]
+        kept = [encode(item) for item in self._items if self.n_spilled or is_of(item.bed)]
         return {"kept": kept, "spill": spilled, "alerts_spilled": self._alerts_spilled}
 
     def saving(self) -> None:
@@ -121,17 +127,24 @@ class Outbox:
 
     def restore(self, state: dict[str, Any], part: int = 0) -> None:
         """Take back what `state` gave, part by part as they were saved, to be sent in this session."""
-        frames = list(state["kept"])
+        before: list[bytes] = []
         if self._spill is not None:
-            frames += self._spill.restore(state["spill"], part)
+            before = self._spill.restore(state["spill"], part)
             self._alerts_spilled = bool(self._spill) and (self._alerts_spilled or state["alerts_spilled"])
-        for frame in frames:
-            self._keep(_item(frame))
+        known = {_id(item) for item in self._items}
+        for item in map(_item, (*before, *state["kept"])):
+            if _id(item) not in known:
+                self._keep(item)
 
     def _is_for_disk(self, item: Item) -> bool:
         if isinstance(item, Strip):
             return bool(self._spill) or self._bytes >= self._memory_bytes
         return self._alerts_spilled or self._bytes >= ALERTS_TIMES * self._memory_bytes
+
+    def _refill(self) -> None:
+        while self._spill and self._bytes < self._memory_bytes:
+            self._keep(_item(self._spill.take()))
+        self._alerts_spilled &= bool(self._spill)
 
     def _keep(self, item: Item) -> None:
         self._items.append(item)
@@ -141,6 +154,10 @@ class Outbox:
 def size_of(item: Item) -> int:
     """Bytes that an item takes in memory and on the wire, about."""
     return EVENT_BYTES + (item.data.nbytes if isinstance(item, Strip) else 0)
+
+
+def _id(item: Item) -> str:
+    return item.id if isinstance(item, Strip) else item.event_id
 
 
 def _item(frame: bytes) -> Item:

@@ -558,7 +558,7 @@ class Shard:
             "rows": [part, len(self._rows), of],
             "analysis": self._analysis.state_dict(rows),
             "judging": self.judging.state_dict(rows),
-            "outbox": self.outbox.state(lambda bed: self.beds[bed].row in seats if bed in self.beds else part == 0),
+            "outbox": self.outbox.state(lambda bed: self.beds[bed].row in seats if bed in self.beds else True),
             "n_samples": self._n_samples[rows].copy(),
             "counters": self._counters.state_dict(rows),
             "beds": {row: [bed.state(), self._strips.state(row, self._judged_now(bed))] for row, bed in seats.items()},
@@ -569,18 +569,20 @@ class Shard:
         if state["size"] != [self._capacity, self._n_leads]:
             raise ValueError(f"capacity, n_leads: {state['size']}, not {[self._capacity, self._n_leads]}")
         rows = slice(*state["rows"])
+        while len(self._rows) < rows.stop:
+            self._vacate(len(self._rows))
         self._analysis.load_state_dict(state["analysis"], rows)
         self.judging.load_state_dict(state["judging"], rows)
         self.outbox.restore(state["outbox"], rows.start)
         self._n_samples[rows] = state["n_samples"]
         self._counters.load_state_dict(state["counters"], rows)
-        while len(self._rows) < rows.stop:
-            self._vacate(len(self._rows))
         for row, (bed, strips) in state["beds"].items():
             self._restore(row, bed, strips)
 
     def _vacate(self, row: int) -> None:
         """A row of which nothing is known is free."""
+        self.judging.forget(row)
+        self._strips.forget(row)
         self._rows[row : row + 1] = [Bed(row, "", BedAlarms("", "", TICKS_PER_S, self._profile_of("")), closed=True)]
         self._free.append(row)
 

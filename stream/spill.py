@@ -5,7 +5,6 @@ with what waited then; what was added later comes of the samples that it asks fo
 has been read to its end, and is deleted when no checkpoint needs it any more.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,8 @@ class Spill:
             self._folder.mkdir(parents=True, exist_ok=True)
             taken = {int(path.stem.rpartition("-")[2]) for path in self._folder.glob("spill-*.frames")}
             self._name, self._read, self._written = f"spill-{max(taken, default=0) + 1}.frames", 0, 0
-            log.warning("alerts_spill", path=str(self._path), mend="see why the gateway does not take them")
-        with open(self._path, "r+b" if self._path.exists() else "x+b") as file:
+            log.warning("alerts_spill", path=str(self.path), mend="see why the gateway does not take them")
+        with open(self.path, "r+b" if self.path.exists() else "x+b") as file:
             file.seek(self._written)
             file.truncate()  # of a frame that the disk took in part
             file.write(len(frame).to_bytes(_LENGTH, "big") + frame)
@@ -47,7 +46,7 @@ class Spill:
 
     def take(self) -> bytes:
         """The frame whose turn it is. There must be one."""
-        with open(self._path, "rb") as file:
+        with open(self.path, "rb") as file:
             file.seek(self._read)
             frame = file.read(int.from_bytes(file.read(_LENGTH), "big"))
         self._read += _LENGTH + len(frame)
@@ -57,10 +56,7 @@ class Spill:
         return frame
 
     def state(self) -> list[Any]:
-        """What a checkpoint says of it. What waits is on the disk then."""
-        if self._n:
-            with open(self._path, "rb") as file:
-                os.fsync(file.fileno())
+        """What a checkpoint says of it."""
         return [self._name, self._read, self._written, self._n]
 
     def saving(self) -> None:
@@ -99,7 +95,7 @@ class Spill:
     def _count(self) -> int:
         """Frames that are to be read."""
         n, at = 0, self._read
-        with open(self._path, "rb") as file:
+        with open(self.path, "rb") as file:
             while at < self._written:
                 file.seek(at)
                 at += _LENGTH + int.from_bytes(file.read(_LENGTH), "big")
@@ -107,5 +103,6 @@ class Spill:
         return n
 
     @property
-    def _path(self) -> Path:
+    def path(self) -> Path:
+        """The file of those that wait."""
         return self._folder / self._name

@@ -172,6 +172,10 @@ class Strips:
             yield from (self._strip(row, w) for w in waiting if w.samples is not None and judged >= w.until)
             self._wanted[row] = left
 
+    def forget(self, row: int) -> None:
+        """Nobody waits for the strips of a row any more."""
+        self._wanted.pop(row, None)
+
     def rest(self, row: int) -> Iterator[Strip]:
         """The strips of a row whose epoch is over, as far as they go."""
         for wanted in self._wanted.pop(row, []):

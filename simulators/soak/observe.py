@@ -319,8 +319,6 @@ class Processes:
                 process, before = self._known.get(pid) or (psutil.Process(pid), 0.0)
                 times = process.cpu_times()
                 spent = times.user + times.system
-                if name.startswith("shard"):  # its children write the checkpoints; those of others are roles
-                    spent += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
                 rss[name] = process.memory_info().rss / 2**20
             except psutil.Error:
                 continue

@@ -161,7 +161,7 @@ class Judgements:
         else:
             rhythm, probabilities, shockable, quality = what
             rhythms.window(
-                at, ready, rhythm, probabilities, shockable, quality, self._rate(at), self.vf, quiet, runs.narrow
+                at, ready, rhythm, probabilities, shockable, quality, self._rate(at), self.vf, quiet, runs.narrow_by(at)
             )
 
     def _rate(self, at: int) -> float:

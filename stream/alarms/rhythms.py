@@ -16,7 +16,6 @@ HOP_TICKS = 2 * TICK_HZ
 HALF_WINDOW_TICKS = 5 * TICK_HZ
 MIN_QUALITY = 0.3  # windows of less are no evidence
 SURELY_VENTRICULAR = 0.8  # probability of VT or VF
-NARROW = 8  # so many such beats in a row, and the experts alone begin no VTACH
 NN_KEPT, NN_NEEDED = 24, 12
 
 
@@ -63,11 +62,11 @@ class Rhythms:
         rate: float,
         vf_by_index: bool,
         quiet: bool,
-        narrow: int,
+        narrow: bool,
     ) -> None:
         """A judged window of 10 s that ends at tick `at`. `rate`: bpm of the detector's beats as of
-        now. `vf_by_index`: the VF index is on. `quiet`: learning. `narrow`: how many of the newest beats, in a row,
-        are surely not ventricular."""
+        now. `vf_by_index`: the VF index is on. `quiet`: learning. `narrow`: the window's newest
+        beats are surely not ventricular."""
         self.rhythm, self.confidence = rhythm, float(rhythms.get(rhythm, 0.0))
         self.noisy = quality < MIN_QUALITY
         if self.noisy or rhythm == "NOISE" or not rhythms:
@@ -87,7 +86,7 @@ class Rhythms:
         either = p["VT"] + p["VF"]
         fast = rate >= self.book.profile.limit("VTACH", "rate")
         may = (fast or either >= SURELY_VENTRICULAR) and not quiet
-        self._streak("VT", "VTACH", either, at, ready, rate if fast else None, evidence, may, narrow >= NARROW)
+        self._streak("VT", "VTACH", either, at, ready, rate if fast else None, evidence, may, narrow)
         if quiet:
             return
         irregular = self.irregularity()

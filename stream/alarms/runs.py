@@ -18,6 +18,7 @@ RUN, PAIR = 3, 2
 SURE = ("N", "S", "F")  # beats that are no ventricular one for certain
 FAMILY = ("RUN_PVC", "VENT_RHYTHM", "VENT_BRADY", "NSVT", "VTACH")  # what a run can be, least first
 LOOK_AGAIN = 3 * TICK_HZ
+NARROW, WINDOW = 8, 10 * TICK_HZ  # over so many beats in a window the rhythm experts alone begin no VTACH
 RATE_SLACK = 5.0  # bpm below its limit at which a VT that is up still goes on
 
 
@@ -113,6 +114,13 @@ class Runs:
         self._patterns(at, ready, label, evidence)
         if label == "N" and before.endswith("NNN"):
             self._missed(at, ready, rr, evidence)
+
+    def narrow_by(self, tick: int) -> bool:
+        """Whether the newest beats, NARROW of them in the window that ends at `tick`, are surely not ventricular."""
+        if self.narrow < NARROW:
+            return False
+        rrs = [self.rrs[-1 - i] for i in range(NARROW - 1)]
+        return all(rrs) and tick - self.last + sum(rrs) <= WINDOW
 
     def count(self, ready: int) -> None:
         """Look at PVCs per minute again, as time goes by without beats."""

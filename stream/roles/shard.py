@@ -98,7 +98,7 @@ class ShardRole:
         self._session = fresh_id()
         self._worker_session = ""
         self._began_ns = self._worker_heard_ns = self._answered_ns = self._offered_ns = time.monotonic_ns()
-        self._due_ns = dict.fromkeys(("watch", "greet", "metrics", "checkpoint"), 0)
+        self._due_ns = dict.fromkeys(("watch", "greet", "metrics", "checkpoint", "complain"), 0)
         self._latency = Latency()
         self._busy_s = 0.0  # that a round takes, lately
         self._waves = Watched()
@@ -109,7 +109,8 @@ class ShardRole:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._n_parts = max(1, min(self._own.capacity // PART_BEDS, MOST_PARTS))
         self._n_saved = 0  # parts, since the shard was first started
-        self._saving = 0  # the part of the newest one
+        self._saving = 0  # the part of the newest one, and when it was begun
+        self._save_began_ns = 0
         self._scribe = checkpoint.Scribe()
         self._status_turn = time.monotonic_ns() // STATUS_TURN_NS
         self._told: dict[str, wire.BedStatus] = {}  # the newest account of each bed, for the metrics
@@ -172,6 +173,7 @@ class ShardRole:
         self.shard.feed(events)
         self._send()  # before a checkpoint: what it counts as told has been told
         self._reply()
+        self._checkpoint()
         self._watch()
         self._tell_accounts()
         busy_s = (time.monotonic_ns() - woke_ns) / SECOND
@@ -184,16 +186,18 @@ class ShardRole:
     def save(self) -> None:
         """Write the checkpoint, at the end; then sources may forget what it holds."""
         self._scribe.stop()
+        if (error := self._scribe.done()) is not None:
+            self._saved(error)
         for _ in range(self._n_parts):
             try:
                 checkpoint.save(*self._next_part())
-            except OSError as error:
-                self._saved(str(error))
+            except OSError as failure:
+                self._saved(str(failure))
             else:
                 self._saved("")
 
-    def _next_part(self) -> tuple[Path, dict[str, Any]]:
-        """The path and the state of the part whose turn it is."""
+    def _next_part(self) -> tuple[Path, dict[str, Any], Path | None]:
+        """The path and the state of the part whose turn it is, and a file that goes with it."""
         self._saving = part = self._n_saved % self._n_parts
         self._n_saved += 1
         beds = self.shard.beds_of(part, self._n_parts)
@@ -201,16 +205,25 @@ class ShardRole:
         self.shard.outbox.saving()
         shard = self.shard.state_dict(part, self._n_parts)
         state = {"number": self._n_saved - 1, "ingest": self.ingest.state(beds), "shard": shard}
-        return checkpoint.path_of(self._folder, part), state
+        return checkpoint.path_of(self._folder, part), state, self.shard.outbox.spill_path
 
-    def _begin_save(self) -> None:
-        if self._scribe.busy:
-            log.warning("checkpoint_slow", path=str(self._folder), mend="a faster disk, or a longer checkpoint_s")
-            return
+    def _checkpoint(self) -> None:
+        """Take in what became of the part that was being saved; begin with the next one when it is due."""
+        if (error := self._scribe.done()) is not None:
+            self._saved(error)
         began_ns = time.monotonic_ns()
+        if self._scribe.busy:
+            if began_ns - self._save_began_ns > self._own.checkpoint_s * SECOND and self._due("complain", 10.0):
+                log.warning("checkpoint_slow", path=str(self._folder), mend="a faster disk, or a longer checkpoint_s")
+            return
+        if not self._due("checkpoint", self._own.checkpoint_s / self._n_parts):
+            return
+        self._save_began_ns = began_ns
         gc.disable()  # it would look through the many values of the state, and find nothing
-        self._scribe.begin(*self._next_part())
-        gc.enable()
+        try:
+            self._scribe.begin(*self._next_part())
+        finally:
+            gc.enable()
         self._latency.add("checkpoint", began_ns, time.monotonic_ns())
 
     def _saved(self, error: str) -> None:
@@ -290,10 +303,6 @@ class ShardRole:
         if self.shard.outbox.in_flight and mono_ns - self._offered_ns > GATEWAY_SILENT_NS:
             self._offered_ns = mono_ns
             self.shard.outbox.send_again()
-        if (error := self._scribe.done()) is not None:
-            self._saved(error)
-        if self._due("checkpoint", self._own.checkpoint_s / self._n_parts):
-            self._begin_save()
         if self._due("greet", 1.0):
             self._greet()
         if self._due("metrics", 1.0):

@@ -122,6 +122,7 @@ def test_a_scribe_that_is_stopped_has_written_what_it_had_begun(tmp_path: Path) 
     scribe = checkpoint.Scribe()
     scribe.begin(tmp_path / "c", {"large": np.ones(1_000_000)})
     scribe.stop()
+    assert scribe.done() == ""
     assert not scribe.busy
     back = checkpoint.load(tmp_path / "c")
     assert back is not None

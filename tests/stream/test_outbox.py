@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stream import checkpoint
 from stream.outbox import ALERTS_TIMES, EVENT_BYTES, MAX_BYTES_AT_ONCE, Outbox
-from stream.wire import Committed, Strip
+from stream.wire import Alerts, Committed, Strip
 from tests.stream.events import alert, strip
 
 MEMORY = 20 * EVENT_BYTES
@@ -61,6 +61,61 @@ def test_whatever_comes_is_kept_in_order_and_committed_once_over_kills_and_absen
         assert len(outbox._items) <= ALERTS_TIMES * MEMORY // EVENT_BYTES, "memory is bounded"
     committed += ids(outbox)
     assert list(dict.fromkeys(committed)) == [f"a{i}.0" for i in range(added)]
+    assert len(outbox) == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_shard_saved_in_parts_loses_no_alert_and_tells_each_beds_in_order(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Three beds in three parts that are saved in turn; each bed adds again what came after its own part was saved."""
+    folder = tmp_path_factory.mktemp("outbox")
+    outbox, session = Outbox("a", "s", folder, MEMORY), 0
+    added, saved_added, turn = [0, 0, 0], [0, 0, 0], 0
+    arrived: list[str] = []
+
+    def take(messages: list[Alerts]) -> None:
+        for message in messages:
+            arrived.extend(event.event_id for event in message.events)
+            outbox.committed(Committed(session=outbox.session, until=message.first + len(message.events)))
+
+    def add(bed: int, first: int, last: int) -> None:
+        outbox.add(alert(f"b{bed}-{i}", bed=f"b{bed}") for i in range(first, last))
+
+    steps = st.sampled_from(["add", "many", "some", "all", "save", "save", "kill"])
+    for step in [*data.draw(st.lists(steps, max_size=40)), "kill"]:
+        if step in ("add", "many"):
+            bed, n = data.draw(st.integers(0, 2)), 1 if step == "add" else 100
+            add(bed, added[bed], added[bed] + n)
+            added[bed] += n
+        elif step == "some":
+            take(outbox.unsent()[:1])
+            outbox.send_again()
+        elif step == "all":
+            while messages := outbox.unsent():
+                take(messages)
+        elif step == "save":
+            part, turn = turn % 3, turn + 1
+            outbox.saving()
+            state = {"number": turn, "outbox": outbox.state(lambda bed, part=part: bed == f"b{part}")}
+            checkpoint.save(checkpoint.path_of(folder, part), state, outbox.spill_path)
+            saved_added[part] = added[part]
+            if data.draw(st.booleans(), "killed right after it was written, else"):
+                outbox.saved(part)
+        else:
+            session += 1
+            outbox = Outbox("a", f"s{session}", folder, MEMORY)
+            states = {int(path.stem[-1]): checkpoint.load(path) or {} for path in checkpoint.paths(folder)}
+            for part, state in sorted(states.items(), key=lambda item: item[1]["number"]):
+                outbox.restore(state["outbox"], part)
+            for bed in range(3):
+                add(bed, saved_added[bed], added[bed])
+    while messages := outbox.unsent():
+        take(messages)
+    once = list(dict.fromkeys(arrived))
+    for bed in range(3):
+        assert [name for name in once if name.startswith(f"b{bed}-")] == [f"b{bed}-{i}.0" for i in range(added[bed])]
     assert len(outbox) == 0
 
 

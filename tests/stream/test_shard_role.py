@@ -142,11 +142,7 @@ def test_the_beds_of_a_large_shard_are_saved_in_parts_and_one_that_is_torn_costs
     deadline = time.monotonic() + 10.0
     while len(durable) < len(beds) and time.monotonic() < deadline:
         role.step()
-        while peers.source.poll(0):
-            for frame in peers.source.recv_multipart():
-                message = wire.decode(frame)
-                if isinstance(message, wire.Ack):
-                    durable |= {bed: sample for bed, _, sample in message.durable if sample > 0}
+        durable |= _durable(peers)
     assert durable == dict.fromkeys(beds, 749), "all but the last sample of an epoch that goes on may be forgotten"
     assert len(checkpoint.paths(tmp_path)) == 3
 
@@ -162,8 +158,53 @@ def test_the_beds_of_a_large_shard_are_saved_in_parts_and_one_that_is_torn_costs
     lost = role.shard.beds_of(1, 3)
     assert len(lost) == 2
     assert sorted(again.shard.beds) == sorted({*beds} - {*lost})
-    assert again._n_saved == role._n_saved, "the torn one was not the newest"
     again.step()
+
+
+def test_the_checkpoint_of_a_build_before_is_set_aside_and_said_so(peers: Peers, tmp_path: Path) -> None:
+    old = tmp_path / "checkpoint.msgpack"
+    old.write_bytes(msgpack.packb({"version": 4}))
+    with capture_logs() as logs:
+        peers.role()
+    assert [entry["event"] for entry in logs] == ["checkpoint_set_aside"]
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_what_could_not_be_saved_is_not_durable_and_the_next_save_is_tried(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    own = msgspec.structs.replace(peers.settings.shards["a"], checkpoint_s=0.1)
+    peers.settings = msgspec.structs.replace(peers.settings, shards={"a": own})
+    role = peers.role()
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    peers.source.send_multipart([hello(), packet(0), packet(1)])
+    with capture_logs() as logs:
+        deadline = time.monotonic() + 10.0
+        while sum(entry["event"] == "checkpoint_failed" for entry in logs) < 4 and time.monotonic() < deadline:
+            role.step()
+    assert sum(entry["event"] == "checkpoint_failed" for entry in logs) >= 4
+    assert not _durable(peers)
+    monkeypatch.undo()
+    deadline = time.monotonic() + 10.0
+    while not (durable := _durable(peers)) and time.monotonic() < deadline:
+        role.step()
+    assert durable == {"bed7": 499}
+
+
+def _durable(peers: Peers) -> dict[str, int]:
+    """What the source has been told that it may forget."""
+    found: dict[str, int] = {}
+    while peers.source.poll(0):
+        for frame in peers.source.recv_multipart():
+            message = wire.decode(frame)
+            if isinstance(message, wire.Ack):
+                found |= {bed: sample for bed, _, sample in message.durable if sample > 0}
+    return found
 
 
 def test_a_packet_that_lies_in_the_socket_is_no_gap_however_long_the_shard_stood_still(peers: Peers) -> None:

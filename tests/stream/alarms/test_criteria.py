@@ -11,7 +11,7 @@ from stream.alarms import criteria
 from stream.alarms.bed import BedAlarms
 from stream.alarms.conditions import TABLE
 from stream.alarms.criteria import WATERMARK
-from stream.alarms.rhythms import NARROW
+from stream.alarms.runs import NARROW
 from tests.stream.playing import DECIDED, Player, ticks
 
 # What the model's beats raise -----------------------------------------------------------------------------------------
@@ -292,6 +292,15 @@ def test_seven_such_beats_do_not_keep_a_vt_from_being_told() -> None:
     surely.beats("V" + "S" * NARROW, 0.32)
     surely.windows("VT", 2)
     assert not surely.started("VTACH")
+
+
+def test_such_beats_of_before_the_window_are_nothing_to_a_vt_in_which_none_are_found() -> None:
+    player = Player()
+    player.beats("N" * 20, 0.8)
+    player.windows("VT", 2, p=0.95)
+    assert not player.started("VTACH"), "eight of them are in both windows"
+    player.windows("VT", 1, p=0.95)
+    assert player.started("VTACH")
 
 
 def test_such_beats_are_nothing_to_a_vf() -> None:

@@ -120,7 +120,7 @@ def fit(net: nn.Module, pool: Pool, records: Int, seed: int, steps: int, batch: 
     for i in tqdm(range(steps), desc=text, mininterval=5):
         rng = np.random.default_rng((seed, i))
         index = draw(rng, hops, batch, chance)
-        out = net(_augmented(*windows_of(pool, index), rng)[0])
+        out = net(_augmented(*windows_of(pool, index), rng, np.arange(index.size), None)[0])
         rr = torch.from_numpy((pool.rr_ms[index] - RR_MEAN) / RR_SD)
         age = torch.from_numpy((pool.age[pool.of_hop[index]] - AGE_MEAN) / AGE_SD)
         loss = (

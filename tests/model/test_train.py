@@ -20,6 +20,7 @@ from model.kernels import N_CONTEXT
 from model.labels import BEATS, RHYTHMS
 from model.pool import Pool, join
 from model.rr_beats import RrBeats
+from tests.benchmarks import baselines
 
 SMALL = replace(
     trainer.Settings(), folds=2, scored=1, views=6, band=6, beats=30, windows=6, batch=32, sequences=0, rr=60
@@ -249,6 +250,16 @@ def test_a_quick_training_beats_the_constant_predictors(recordings: Path, tmp_pa
     assert found["beats"]["VEB"]["f1"] > 50
     assert found["rr"]["mae_ms"] < 0.5 * found["rr"]["constant_mae_ms"]
     assert found["cinc2017"]["mean_f1_NAO"] > 100 * 0.75 / 3  # always N: F1 of N about 0.73, of the others 0
+
+
+@pytest.mark.parametrize("net", [baselines.Shared(8), baselines.Ensemble(8)], ids=["shared", "ensemble"])
+def test_the_baselines_of_the_comparison_learn_from_the_same_pool(pool: Pool, net: torch.nn.Module) -> None:
+    before = [parameter.clone() for parameter in net.parameters()]
+    baselines.fit(net, pool, np.array([0, 1, 2]), seed=0, steps=3, batch=16, text="baseline")
+    assert any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    hops = np.flatnonzero(pool.of_hop == 3)
+    answers = baselines.answers(net, pool, hops)
+    assert {name: len(answer) for name, answer in answers.items()} == dict.fromkeys(baselines.TASKS, hops.size)
 
 
 def test_a_result_is_scored_only_on_its_own_records(pool: Pool) -> None:

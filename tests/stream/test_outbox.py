@@ -80,14 +80,21 @@ def test_a_shard_saved_in_parts_loses_no_alert_and_tells_each_beds_in_order(
             arrived.extend(event.event_id for event in message.events)
             outbox.committed(Committed(session=outbox.session, until=message.first + len(message.events)))
 
-    def add(bed: int, first: int, last: int) -> None:
-        outbox.add(alert(f"b{bed}-{i}", bed=f"b{bed}") for i in range(first, last))
+    def kill() -> Outbox:
+        again = Outbox("a", f"s{session}", folder, MEMORY)
+        states = {int(path.stem[-1]): checkpoint.load(path) or {} for path in checkpoint.paths(folder)}
+        for part, state in sorted(states.items(), key=lambda item: item[1]["number"]):
+            again.restore(state["outbox"], part)
+        for bed in range(3):
+            again.add(alert(f"b{bed}-{i}", bed=f"b{bed}") for i in range(saved_added[bed], added[bed]))
+        return again
 
     steps = st.sampled_from(["add", "many", "some", "all", "save", "save", "kill"])
     for step in [*data.draw(st.lists(steps, max_size=40)), "kill"]:
+        killed = step == "kill"
         if step in ("add", "many"):
             bed, n = data.draw(st.integers(0, 2)), 1 if step == "add" else 100
-            add(bed, added[bed], added[bed] + n)
+            outbox.add(alert(f"b{bed}-{i}", bed=f"b{bed}") for i in range(added[bed], added[bed] + n))
             added[bed] += n
         elif step == "some":
             take(outbox.unsent()[:1])
@@ -101,16 +108,12 @@ def test_a_shard_saved_in_parts_loses_no_alert_and_tells_each_beds_in_order(
             state = {"number": turn, "outbox": outbox.state(lambda bed, part=part: bed == f"b{part}")}
             checkpoint.save(checkpoint.path_of(folder, part), state, outbox.spill_path)
             saved_added[part] = added[part]
-            if data.draw(st.booleans(), "killed right after it was written, else"):
+            killed = data.draw(st.booleans(), "killed right after it was written")
+            if not killed:
                 outbox.saved(part)
-        else:
+        if killed:
             session += 1
-            outbox = Outbox("a", f"s{session}", folder, MEMORY)
-            states = {int(path.stem[-1]): checkpoint.load(path) or {} for path in checkpoint.paths(folder)}
-            for part, state in sorted(states.items(), key=lambda item: item[1]["number"]):
-                outbox.restore(state["outbox"], part)
-            for bed in range(3):
-                add(bed, saved_added[bed], added[bed])
+            outbox = kill()
     while messages := outbox.unsent():
         take(messages)
     once = list(dict.fromkeys(arrived))

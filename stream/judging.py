@@ -233,7 +233,7 @@ class Judging(Rows):
             "next_id": self._next_id,
             "items": queued,
             "untold": [item_id for row in queues for item_id, _ in row.telling],
-            "blocks": [encode(self._unanswered[first][0]) for first in {self._work_of[item_id] for item_id in waiting}],
+            "blocks": [encode(self._unanswered[first][0]) for first in sorted({self._work_of[i] for i in waiting})],
             "waiting": waiting,
             "hop_tokens": None if self._hop_tokens is None else self._hop_tokens[rows].copy(),
             "beat_tokens": None if self._beat_tokens is None else self._beat_tokens[rows].copy(),

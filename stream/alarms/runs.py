@@ -11,6 +11,7 @@ from typing import Any
 from stream.alarms.book import Book
 from stream.alarms.conditions import TICK_HZ
 from stream.alarms.pulse import Pulse
+from stream.alarms.rhythms import HALF_WINDOW_TICKS
 
 PER_MINUTE = 60 * TICK_HZ
 KEPT = 32  # newest beats kept
@@ -18,7 +19,7 @@ RUN, PAIR = 3, 2
 SURE = ("N", "S", "F")  # beats that are no ventricular one for certain
 FAMILY = ("RUN_PVC", "VENT_RHYTHM", "VENT_BRADY", "NSVT", "VTACH")  # what a run can be, least first
 LOOK_AGAIN = 3 * TICK_HZ
-NARROW, WINDOW = 8, 10 * TICK_HZ  # over so many beats in a window the rhythm experts alone begin no VTACH
+NARROW = 8  # over so many beats in a window the rhythm experts alone begin no VTACH
 RATE_SLACK = 5.0  # bpm below its limit at which a VT that is up still goes on
 
 
@@ -120,7 +121,7 @@ class Runs:
         if self.narrow < NARROW:
             return False
         rrs = [self.rrs[-1 - i] for i in range(NARROW - 1)]
-        return all(rrs) and tick - self.last + sum(rrs) <= WINDOW
+        return all(rrs) and tick - self.last + sum(rrs) <= 2 * HALF_WINDOW_TICKS
 
     def count(self, ready: int) -> None:
         """Look at PVCs per minute again, as time goes by without beats."""

@@ -5,6 +5,8 @@ Features of the last four seconds of each lead (`model.vf_features`); a network 
 (Friedman, Annals of Statistics 2001) each turn them into the log-odds of VF against all else, organised ventricular
 tachycardia included; the mean of both is averaged over leads and over the last three reports. A lead that is missing,
 or small over the window or in any second of it (asystole), has no say; where no lead has, the index is 0 at once.
+No heart goes 2.5 mV in 4 ms: a lead that did in its window (a loose electrode, an amplifier off its rail) is not heard
+where another is; where all did, the index stays what it was before, for up to six seconds.
 """
 
 from pathlib import Path
@@ -22,10 +24,15 @@ PERIOD = 125  # ticks between reports
 WINDOW = 1000  # ticks a report looks back
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 _N = N_SAMPLES
 _N_RECENT = 2  # reports before the present one that it is averaged with
+_LEAP_MV = 2.5  # from tick to tick
+_MAX_HELD = 12  # reports that all leads may leap before they are heard all the same
+_N_BLOCKS = WINDOW // PERIOD
 _ON, _OFF = 0.6, 0.4
 _ON_HOLD, _OFF_HOLD = 2, 6  # reports in a row that turn the state
 WEIGHTS = Path(__file__).parent / "weights" / "vf.safetensors"
@@ -52,15 +59,17 @@ class VfReport(NamedTuple):
 class VfIndex(Rows):
     """VF index of each bed on the absolute half-second grid of ticks, with hysteresis."""
 
-    STATE = ("_tick", "_line", "_filter", "_hold", "_recent")
+    STATE = ("_tick", "_line", "_filter", "_leapt", "_hold", "_recent", "_held")
 
     def __init__(self, n_rows: int, n_leads: int) -> None:
         self.n_rows, self.n_leads = n_rows, n_leads
         self._tick = np.zeros(n_rows, np.int64)
         self._line = np.full((n_rows, n_leads, _N), np.nan, np.float32)
         self._filter = np.zeros((n_rows, n_leads, 5))
+        self._leapt = np.zeros((n_rows, n_leads, _N_BLOCKS + 1), np.bool_)  # per half second, newest last
         self._hold = np.zeros((n_rows, 3), np.int64)
         self._recent = np.full((n_rows, _N_RECENT), np.nan)
+        self._held = np.zeros((n_rows, 2))  # log-odds before all leads leapt, reports since then
         self._waves = spectral_waves()
         net = load_file(WEIGHTS)
         self._net = tuple(net[name] for name in ("mean", "scale", "w1", "b1", "w2", "b2"))
@@ -73,12 +82,14 @@ class VfIndex(Rows):
         self._tick[rows] = np.asarray(first_tick, np.int64)
         self._line[rows] = np.nan
         self._filter[rows] = np.nan
+        self._leapt[rows] = False
         self._hold[rows] = 0
         self._recent[rows] = np.nan
+        self._held[rows] = np.nan, 0
 
     def push(self, rows: Ints, y: Floats, m: Ints) -> VfReport:
         """Takes the next m (k,) ticks of `rows` (k,); y (k, C, m_max) float32 mV at 250 Hz, NaN missing."""
-        report, changes, _ = self._run(rows, y, m)
+        report, changes, _, _ = self._run(rows, y, m)
         order = np.lexsort((report[:, 1], report[:, 0]))
         report = report[order]
         turned = changes[np.lexsort((changes[:, 2], changes[:, 0]))]
@@ -89,20 +100,21 @@ class VfIndex(Rows):
             [VfChange(int(r), int(onset), int(decided), bool(on)) for r, onset, decided, on in turned],
         )
 
-    def features(self, rows: Ints, y: Floats, m: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
-        """As `push`, but gives row, at and the features (k, C, F) that the index is made of (NaN where a lead has
-        none); for fitting.
+    def features(self, rows: Ints, y: Floats, m: Ints) -> tuple[Ints, Ints, Doubles, Bools]:
+        """As `push`, but gives row, at, the features (k, C, F) that the index is made of (NaN where a lead has none)
+        and whether the lead leapt (k, C); for fitting.
         """
-        report, _, features = self._run(rows, y, m)
-        return report[:, 0].astype(np.int64), report[:, 1].astype(np.int64), features
+        report, _, features, leapt = self._run(rows, y, m)
+        return report[:, 0].astype(np.int64), report[:, 1].astype(np.int64), features, leapt
 
-    def _run(self, rows: Ints, y: Floats, m: Ints) -> tuple[npt.NDArray[np.float64], Ints, npt.NDArray[np.float64]]:
+    def _run(self, rows: Ints, y: Floats, m: Ints) -> tuple[Doubles, Ints, Doubles, Bools]:
         rows = np.asarray(rows, np.int64)
         m = np.asarray(m, np.int64)
         capacity = int((m // PERIOD + 1).sum())
         report = np.zeros((capacity, 3))
         changes = np.zeros((capacity, 4), np.int64)
         features = np.full((capacity, self.n_leads, N_FEATURES), np.nan)
+        leapt = np.zeros((capacity, self.n_leads), np.bool_)
         n, n_changes = _index(
             rows,
             np.ascontiguousarray(y, np.float32),
@@ -110,21 +122,24 @@ class VfIndex(Rows):
             self._tick,
             self._line,
             self._filter,
+            self._leapt,
             self._hold,
             self._recent,
+            self._held,
             self._waves,
             self._net,
             self._trees,
             report,
             changes,
             features,
+            leapt,
         )
-        return report[:n], changes[:n_changes], features[:n]
+        return report[:n], changes[:n_changes], features[:n], leapt[:n]
 
 
 @njit(cache=True)
 def _index(  # type: ignore[no-untyped-def]
-    rows, y, m, tick, lines, filters, hold, recent, waves, net, trees, report, changes, features
+    rows, y, m, tick, lines, filters, leaps, hold, recent, held, waves, net, trees, report, changes, features, leapt
 ):
     n_out = 0
     n_changes = 0
@@ -132,13 +147,17 @@ def _index(  # type: ignore[no-untyped-def]
     slow_pole = np.exp(-2.0 * np.pi * 0.8 / 250.0)
     fast_pole = np.exp(-2.0 * np.pi * 35.0 / 250.0)
     line = np.zeros((n_leads, _N + y.shape[2] // 2 + 1), np.float32)
+    blocks = np.zeros((n_leads, _N_BLOCKS + y.shape[2] // PERIOD + 2), np.bool_)
     for k in range(rows.shape[0]):
         row = rows[k]
         first = tick[row]
         n = m[k]
         filled = _N
+        oldest = first // PERIOD - _N_BLOCKS  # block, half a second, that `blocks` begin with
+        blocks[:] = False
         for c in range(n_leads):
             state = filters[row, c]
+            blocks[c, : _N_BLOCKS + 1] = leaps[row, c]
             line[c, :_N] = lines[row, c]
             filled = _N
             for i in range(n):
@@ -148,7 +167,11 @@ def _index(  # type: ignore[no-untyped-def]
                 else:
                     if np.isnan(state[0]):
                         state[0] = value
-                        state[1:] = 0.0
+                        state[1:4] = 0.0
+                        state[4] = value
+                    if abs(value - state[4]) > _LEAP_MV:
+                        blocks[c, (first + i) // PERIOD - oldest] = True
+                    state[4] = value
                     state[0] = slow_pole * state[0] + (1.0 - slow_pole) * value
                     value -= state[0]
                     state[1] = slow_pole * state[1] + (1.0 - slow_pole) * value
@@ -162,14 +185,22 @@ def _index(  # type: ignore[no-untyped-def]
         at = (first // PERIOD + 1) * PERIOD
         while at <= first + n:
             end = filled - ((first + n) // 2 - at // 2)
-            z = 0.0
-            total = 0.0
+            newest = at // PERIOD - 1 - oldest
+            calm = leaping = 0.0
+            n_calm = n_leaping = 0
             for c in range(n_leads):
+                for j in range(newest - _N_BLOCKS + 1, newest + 1):
+                    leapt[n_out, c] |= blocks[c, j]
                 if describe(line[c, end - _N : end], waves, features[n_out, c]):
-                    z += 0.5 * (_log_odds(features[n_out, c], *net) + _tree_log_odds(features[n_out, c], *trees))
-                    total += 1.0
-            z = z / total if total > 0.0 else np.nan
-            index = _smoothed(z, recent[row])
+                    z = 0.5 * (_log_odds(features[n_out, c], *net) + _tree_log_odds(features[n_out, c], *trees))
+                    if leapt[n_out, c]:
+                        leaping += z
+                        n_leaping += 1
+                    else:
+                        calm += z
+                        n_calm += 1
+            z = over_reports(calm, n_calm, leaping, n_leaping, recent[row], held[row])
+            index = 0.0 if np.isnan(z) else 1.0 / (1.0 + np.exp(-z))
             report[n_out, 0] = row
             report[n_out, 1] = at
             report[n_out, 2] = index
@@ -192,6 +223,8 @@ def _index(  # type: ignore[no-untyped-def]
             at += PERIOD
         for c in range(n_leads):
             lines[row, c] = line[c, filled - _N : filled]
+            newest = (first + n) // PERIOD - oldest
+            leaps[row, c] = blocks[c, newest - _N_BLOCKS : newest + 1]
         tick[row] = first + n
     return n_out, n_changes
 
@@ -231,8 +264,25 @@ def _tree_log_odds(features, roots, feature, bound, left, right, value):  # type
 
 
 @njit(cache=True)
+def over_reports(calm, n_calm, leaping, n_leaping, recent, held):  # type: ignore[no-untyped-def]
+    """Log-odds of the index, NaN for none, from the sums over the leads that did not leap and over those that did.
+
+    `recent` (2,): log-odds of the reports before, `held` (2,): what stood before all leads leapt, reports since then.
+    """
+    if n_calm == 0 and n_leaping > 0:
+        held[1] += 1.0
+        if held[1] <= _MAX_HELD:
+            _smoothed(np.nan, recent)
+            return held[0]
+        return _smoothed(leaping / n_leaping, recent)
+    held[0] = _smoothed(calm / n_calm if n_calm > 0 else np.nan, recent)
+    held[1] = 0.0
+    return held[0]
+
+
+@njit(cache=True)
 def _smoothed(z, recent):  # type: ignore[no-untyped-def]
-    """Index from the log-odds of this report and the few before it; 0 where this one has none."""
+    """Mean of the log-odds of this report (NaN: none) and of the few before it, which it joins."""
     total = z
     count = 1.0
     for j in range(recent.shape[0]):
@@ -242,4 +292,4 @@ def _smoothed(z, recent):  # type: ignore[no-untyped-def]
     for j in range(recent.shape[0] - 1):
         recent[j] = recent[j + 1]
     recent[recent.shape[0] - 1] = z
-    return 0.0 if np.isnan(z) else 1.0 / (1.0 + np.exp(-total / count))
+    return total / count

@@ -2,16 +2,18 @@
 
 Leakage of the narrow-band filter (Kuo and Dillman, Computers in Cardiology 1978), time above threshold (after Arafat et
 al., Signal Image Video Process 2011), moments, spectrum, likeness to itself a while ago (autocorrelation, after Chen
-et al., IEEE TBME 1987), and what tells beats from waves: how the slope is gathered in a few places, and whether those
-come in time. Sums run in a fixed order, so that equal windows give equal bits.
+et al., IEEE TBME 1987), and what tells beats from waves (`model.vf_shapes`). Sums run in a fixed order, so that equal
+windows give equal bits.
 """
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from model.vf_shapes import entropy, gathering, half_waves, measure_bends, thin, visits
+
 N_SAMPLES = 500  # four seconds at 125 Hz
-N_FEATURES = 56
+N_FEATURES = 73
 FLOOR_MV = 0.2  # a lead that is smaller over the window has no say ...
 SECOND_FLOOR_MV = 0.1  # ... nor one that is smaller in any second of it
 
@@ -19,10 +21,10 @@ _N_SLOW = N_SAMPLES // 4  # seen at 31.25 Hz
 _N_LAGS = 48
 
 
-def spectral_waves() -> npt.NDArray[np.float64]:
+def spectral_waves() -> npt.NDArray[np.float32]:
     """Hann-windowed cosines and sines (2, 125, 49) at 0.5 to 12.5 Hz in steps of 0.25 Hz, for 31.25 Hz."""
     phase = 2 * np.pi * (0.5 + 0.25 * np.arange(49)) * np.arange(_N_SLOW)[:, None] / 31.25
-    return np.stack([np.cos(phase), np.sin(phase)]) * np.hanning(_N_SLOW)[:, None]
+    return (np.stack([np.cos(phase), np.sin(phase)]) * np.hanning(_N_SLOW)[:, None]).astype(np.float32)
 
 
 @njit(cache=True)
@@ -31,10 +33,11 @@ def describe(x, waves, out):  # type: ignore[no-untyped-def]
     n = x.shape[0]
     largest = 0.0
     smallest = 1e9
+    lowest = highest = np.float64(x[0])
     last = 0.0
     mean = 0.0
     peaks = 0.0
-    below = np.zeros(5)
+    below5 = below10 = below20 = below35 = below50 = 0
     bend = 0.0
     for part in range(4):
         begin = part * n // 4
@@ -49,6 +52,8 @@ def describe(x, waves, out):  # type: ignore[no-untyped-def]
             high = max(high, np.float64(x[i]))
             if i > 1:
                 sharpest = max(sharpest, abs(np.float64(x[i]) - 2.0 * np.float64(x[i - 1]) + np.float64(x[i - 2])))
+        lowest = min(lowest, low)
+        highest = max(highest, high)
         last = high - low
         largest = max(largest, last)
         smallest = min(smallest, last)
@@ -58,33 +63,38 @@ def describe(x, waves, out):  # type: ignore[no-untyped-def]
         peaks += top / 4.0
         for i in range(begin, end):
             share = abs(np.float64(x[i]))
-            below[0] += share < 0.05 * top
-            below[1] += share < 0.1 * top
-            below[2] += share <= 0.2 * top
-            below[3] += share < 0.35 * top
-            below[4] += share < 0.5 * top
+            below5 += int(share < 0.05 * top)
+            below10 += int(share < 0.1 * top)
+            below20 += int(share <= 0.2 * top)
+            below35 += int(share < 0.35 * top)
+            below50 += int(share < 0.5 * top)
     if largest < FLOOR_MV or smallest < SECOND_FLOOR_MV:
         return False
     _moments(x, peaks, bend, out)
-    out[2] = 1.0 - below[2] / n
+    out[2] = 1.0 - below20 / n
     out[16] = np.log(smallest)
     out[17] = np.log(largest)
     out[18] = np.log(smallest / largest)
     out[19] = np.log(last / largest)
     out[20] = np.log(mean / largest)
-    out[32] = below[1] / n
-    out[33] = below[0] / n
-    out[34] = below[3] / n
-    out[35] = below[4] / n
+    out[32] = below10 / n
+    out[33] = below5 / n
+    out[34] = below35 / n
+    out[35] = below50 / n
     slow = np.zeros(_N_SLOW)
     slope = np.zeros(_N_SLOW)
-    _thin(x, slow, slope)
-    _gathering(slope, out)
+    thin(x, slow, slope)
+    gathering(slope, out[25:32])
+    bends = np.zeros(_N_SLOW)
+    measure_bends(x, bends, out)
+    gathering(bends, out[56:63])
     _centre(slow)
-    _centre(slope)
+    _centre(bends)
     _spectrum(slow, waves, out)
-    _likeness(slow, slope, out)
-    _half_waves(slow, out)
+    _likeness(slow, bends, out)
+    half_waves(slow, out)
+    visits(x, lowest, highest, out)
+    entropy(slow, out)
     return True
 
 
@@ -94,7 +104,8 @@ def _moments(x, peaks, bend, out):  # type: ignore[no-untyped-def]
     n = x.shape[0]
     v1 = v2 = v3 = v4 = 0.0
     s1 = s2 = s3 = s4 = 0.0
-    steepest = 0.0
+    rise = 0.0
+    fall = 0.0
     curve = 0.0
     for i in range(1, n):
         v = np.float64(x[i])
@@ -107,10 +118,12 @@ def _moments(x, peaks, bend, out):  # type: ignore[no-untyped-def]
         s2 += s * s
         s3 += s * s * s
         s4 += s * s * s * s
-        steepest = max(steepest, abs(s))
+        rise = max(rise, s)
+        fall = max(fall, -s)
         if i > 1:
             c = s - np.float64(x[i - 1]) + np.float64(x[i - 2])
             curve += c * c
+    steepest = max(rise, fall)
     rms = np.sqrt(v2 / n)
     slope_rms = np.sqrt(s2 / n)
     half = min(int(np.pi * v1 / s1 + 0.5), n // 2)
@@ -119,9 +132,9 @@ def _moments(x, peaks, bend, out):  # type: ignore[no-untyped-def]
     for i in range(half, n):
         left += abs(np.float64(x[i]) + np.float64(x[i - half]))
         both += abs(np.float64(x[i])) + abs(np.float64(x[i - half]))
-    still = 0.0
+    still = 0
     for i in range(1, n):
-        still += abs(np.float64(x[i]) - np.float64(x[i - 1])) < 0.1 * steepest
+        still += int(abs(np.float64(x[i]) - np.float64(x[i - 1])) < 0.1 * steepest)
     out[0] = left / both
     out[1] = np.log(125.0 * s1 / (2.0 * np.pi * v1))
     out[3] = v1 / n / rms
@@ -136,20 +149,7 @@ def _moments(x, peaks, bend, out):  # type: ignore[no-untyped-def]
     out[24] = np.log(s4 / n / slope_rms**4)
     out[53] = np.log(bend / np.sqrt(curve / n + 1e-12))
     out[55] = np.log(curve / s2 + 1e-9)
-
-
-@njit(cache=True)
-def _thin(x, slow, slope):  # type: ignore[no-untyped-def]
-    """Signal and size of its slope (over 96 ms) at 31.25 Hz."""
-    k = slow.shape[0]
-    steps = np.zeros(k + 2)
-    for i in range(k):
-        for j in range(4 * i, 4 * i + 4):
-            slow[i] += 0.25 * np.float64(x[j])
-            if j > 0:
-                steps[i + 1] += abs(np.float64(x[j]) - np.float64(x[j - 1]))
-    for i in range(k):
-        slope[i] = steps[i] + steps[i + 1] + steps[i + 2]
+    out[67] = abs(np.log((rise + 1e-9) / (fall + 1e-9)))
 
 
 @njit(cache=True)
@@ -162,65 +162,16 @@ def _centre(x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _spread(total, squares, count):  # type: ignore[no-untyped-def]
-    """Standard deviation over mean."""
-    mean = total / count
-    return np.sqrt(max(squares / count - mean * mean, 0.0)) / mean
-
-
-@njit(cache=True)
-def _gathering(slope, out):  # type: ignore[no-untyped-def]
-    """How much of the time the slope is far under its peaks, how many peaks there are, and how alike and in time."""
-    k = slope.shape[0]
-    level = 1e-9
-    for part in range(4):
-        top = 0.0
-        for i in range(part * k // 4, (part + 1) * k // 4):
-            top = max(top, slope[i])
-        level += top / 4.0
-    under = np.zeros(4)
-    count = 0
-    before = -1
-    waits = wait1 = wait2 = size1 = size2 = 0.0
-    for i in range(k):
-        share = slope[i] / level
-        under[0] += share < 0.1
-        under[1] += share < 0.2
-        under[2] += share < 0.35
-        under[3] += share < 0.5
-        if share < 0.45 or i == 0 or i == k - 1:
-            continue
-        highest = True
-        for j in range(max(0, i - 5), min(k, i + 6)):
-            if slope[j] > slope[i] or (slope[j] == slope[i] and j < i):
-                highest = False
-                break
-        if highest:
-            count += 1
-            size1 += slope[i]
-            size2 += slope[i] * slope[i]
-            if before >= 0:
-                waits += 1.0
-                wait1 += i - before
-                wait2 += (i - before) ** 2
-            before = i
-    for j in range(4):
-        out[25 + j] = under[j] / k
-    out[29] = count
-    out[30] = _spread(wait1, wait2, waits) if waits > 0 else 1.0
-    out[31] = _spread(size1, size2, float(count)) if count > 0 else 1.0
-
-
-@njit(cache=True)
 def _spectrum(slow, waves, out):  # type: ignore[no-untyped-def]
     """Where the spectrum peaks and how sharply, its bands and the harmonics of the peak."""
     n_bins = waves.shape[2]
-    re = np.zeros(n_bins)
-    im = np.zeros(n_bins)
+    re = np.zeros(n_bins, np.float32)
+    im = np.zeros(n_bins, np.float32)
     for i in range(slow.shape[0]):
+        value = np.float32(slow[i])
         for b in range(n_bins):
-            re[b] += waves[0, i, b] * slow[i]
-            im[b] += waves[1, i, b] * slow[i]
+            re[b] += waves[0, i, b] * value
+            im[b] += waves[1, i, b] * value
     total = 1e-9
     top = 0
     for b in range(n_bins):
@@ -261,10 +212,10 @@ def _spectrum(slow, waves, out):  # type: ignore[no-untyped-def]
 def _alike(x):  # type: ignore[no-untyped-def]
     """Autocorrelation at lags 0 to 47, as if each had as many products."""
     k = x.shape[0]
-    padded = np.zeros(k + _N_LAGS)
+    padded = np.zeros(k + _N_LAGS, np.float32)
     for i in range(k):
         padded[i] = x[i]
-    found = np.zeros(_N_LAGS)
+    found = np.zeros(_N_LAGS, np.float32)
     for i in range(k):
         for lag in range(_N_LAGS):
             found[lag] += padded[i] * padded[i + lag]
@@ -290,8 +241,8 @@ def _best_lag(alike):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _likeness(slow, slope, out):  # type: ignore[no-untyped-def]
-    """Period and strength of repetition, of the signal and of its slope."""
+def _likeness(slow, bends, out):  # type: ignore[no-untyped-def]
+    """Period and strength of repetition, of the signal and of its bends."""
     alike = _alike(slow)
     most, period, count = _best_lag(alike)
     least = 3
@@ -304,29 +255,6 @@ def _likeness(slow, slope, out):  # type: ignore[no-untyped-def]
     out[46] = np.log(least / 31.25)
     out[47] = alike[max(3, period // 2)]
     out[54] = count
-    most, period, _ = _best_lag(_alike(slope))
+    most, period, _ = _best_lag(_alike(bends))
     out[48] = most
     out[49] = np.log(period / 31.25)
-
-
-@njit(cache=True)
-def _half_waves(slow, out):  # type: ignore[no-untyped-def]
-    """Number of crossings of the mean, and how unlike the half waves between them are in length and size."""
-    crossings = 0
-    before = 0
-    top = 0.0
-    length1 = length2 = size1 = size2 = 0.0
-    for i in range(1, slow.shape[0]):
-        if (slow[i] >= 0.0) != (slow[i - 1] >= 0.0):
-            if crossings > 0:
-                length1 += i - before
-                length2 += (i - before) ** 2
-                size1 += top
-                size2 += top * top
-            crossings += 1
-            before = i
-            top = 0.0
-        top = max(top, abs(slow[i]))
-    out[50] = np.log(crossings + 1.0)
-    out[51] = _spread(length1, length2, crossings - 1.0) if crossings > 2 else 1.0
-    out[52] = _spread(size1, size2, crossings - 1.0) if crossings > 2 else 1.0

@@ -98,6 +98,40 @@ def test_a_dead_lead_does_not_hide_fibrillation_in_the_other():
     assert index(x).changes[0].on
 
 
+def leaping(x, start, stop):
+    """A loose electrode: the lead is thrown from rail to rail, and back, once a second."""
+    y = x.copy()
+    for at in range(start, stop, 250):
+        y[at : at + 40] = 5.0
+        y[at + 40 : at + 90] = -5.0
+    return y
+
+
+def test_an_electrode_loose_for_two_seconds_changes_no_judgement():
+    rng = np.random.default_rng(6)
+    vf = index(leaping(fibrillation(7500, rng), 3750, 4250)[None])
+    assert [c.on for c in vf.changes] == [True]
+    calm = index(leaping(sinus(7500, rng), 3750, 4250)[None])
+    assert calm.changes == []
+    assert calm.index.max() < 0.5
+    during = (calm.at > 3750) & (calm.at <= 5000)
+    assert np.unique(calm.index[during]).size == 1
+
+
+def test_a_lead_that_leaps_is_not_heard_beside_one_that_does_not():
+    rng = np.random.default_rng(7)
+    quiet = sinus(7500, rng)
+    alone, both = index(quiet[None]), index(np.stack([quiet, leaping(fibrillation(7500, rng), 0, 7500)]))
+    np.testing.assert_array_equal(both.index, alone.index)
+
+
+def test_vf_that_begins_while_all_leads_leap_is_told_all_the_same():
+    rng = np.random.default_rng(8)
+    x = np.concatenate([sinus(2500, rng), fibrillation(5000, rng)])
+    x[2500::250] += 3.0  # a spike a second
+    assert any(c.on and c.decided <= 2500 + 2500 for c in index(x[None]).changes)
+
+
 def test_polarity_changes_little():
     rng = np.random.default_rng(3)
     x = np.concatenate([sinus(2500, rng), fibrillation(2500, rng)])[None]
@@ -110,6 +144,8 @@ def test_chunks_and_company_change_nothing(cuts, first):
     rng = np.random.default_rng(4)
     x = np.stack([np.concatenate([sinus(1500, rng), fibrillation(2500, rng)]), sinus(4000, rng, 0.1)])
     x[0, 700:720] = np.nan
+    x[:, 2000] += 4.0
+    x[1, 2500:3900:100] += 4.0
     one = VfIndex(1, 2)
     one.reset(np.array([0]), np.array([first]))
     expected = one.push(np.array([0]), x[None], np.array([4000]))

@@ -41,10 +41,10 @@ class Settings:
     # and the RR expert learns from the detected beats
     flat: int = 120
     views: int = 100
-    band: int = 450
+    band: int = 1500
     rr: int = 2000
     beats: int = 250
-    windows: int = 600
+    windows: int = 1500
     batch: int = 256
 
     def quick(self) -> "Settings":

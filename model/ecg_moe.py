@@ -10,7 +10,8 @@ losses and the streaming form are our own design; docs/model.md says which is wh
         ─▶ rhythm experts (RR statistics, RR sequence, band), gate ─▶ rhythm   ┐
         ─▶ beats of the window pooled                              ─▶ morphology ┴▶ path gate ▶ fusion with LoRA ▶ heads
 
-Shapes: k items, 125 Hz, float32. `D` = Sizes.token, `F` = Sizes.features, of which windows see the first `W`.
+Shapes: k items, 125 Hz, float32. `D` = Sizes.token, `C` = Sizes.code, `F` = Sizes.features, of which windows see the
+first `W`.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from model.kernels import BEAT_SAMPLES
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.lora import Merged, TaskLinear
+from model.rr_statistics import N_STATISTICS, rr_statistics
 from model.segments import (
     BEAT_CHANNELS,
     CONTEXT,
@@ -37,16 +39,7 @@ from model.segments import (
 WINDOW_TASKS = ("rhythm", "shockable", "quality", "rr_ms", "age", "male", "potassium", "arrhythmia")
 OUTPUTS = {"rhythm": len(RHYTHMS), "arrhythmia": len(ARRHYTHMIAS)}  # the others have one
 AGE_MEAN, AGE_SD = 60.0, 17.0
-RR_LAG_S = 2.0  # the RR answer is of the 10 s that ended so long before the window
 RR_SCALE = 100.0  # ms: unit of the residual over the detector's RR
-_RR, _RR_UNKNOWN = FEATURES.index("rr_s"), FEATURES.index("rr_unknown")
-_SHAPE = [
-    FEATURES.index(name)
-    for name in (
-        "correlation", "width", "width_change", "amplitude_change", "atrial_correlation", "second_correlation",
-        "quality",
-    )
-]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +58,17 @@ class Sizes:
     rank: int = 4
     alpha: float = 8.0
     dropout: float = 0.2
+    stem_dropout: float = 0.3
 
     @property
     def token(self) -> int:
         """Size of a hop token and of a beat token."""
         return 4 * self.view + self.band
+
+    @property
+    def code(self) -> int:
+        """Of a beat token what comes before the classes, which are in it so that windows know ectopic beats."""
+        return self.token - len(BEATS)
 
 
 # ------------------------------------------------------------ temporal encoders: four views of a hop
@@ -180,13 +179,15 @@ class BandStem(nn.Module):
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv1d(N_CHANNELS, 16, 15, 2, 7), nn.Conv1d(16, 32, 7, 2, 3)
-        self.conv3 = nn.Conv1d(32, 48, 5, 2, 2)
-        self.norm1, self.norm2, self.norm3 = nn.BatchNorm1d(16), nn.BatchNorm1d(32), nn.BatchNorm1d(48)
+        self.conv1, self.conv2 = nn.Conv1d(N_CHANNELS, 16, 11, 2, 5), nn.Conv1d(16, 32, 7, 2, 3)
+        self.conv3, self.conv4 = nn.Conv1d(32, 48, 5, 2, 2), nn.Conv1d(48, 64, 5, 2, 2)
+        self.norm1, self.norm2 = nn.BatchNorm1d(16), nn.BatchNorm1d(32)
+        self.norm3, self.norm4 = nn.BatchNorm1d(48), nn.BatchNorm1d(64)
         n = 36 + 2 * N_CHANNELS * (1 + len(self.SHARES))
         self.flat_norm = nn.BatchNorm1d(n)
         self.flat = nn.Linear(n, 32)
-        self.out = nn.Linear(2 * 48 + 32, s.band)
+        self.dropout = nn.Dropout(s.stem_dropout)
+        self.out = nn.Linear(2 * 64 + 32, s.band)
 
     def describe(self, x: Tensor, level: Tensor, mask: Tensor, power: Tensor) -> Tensor:
         """(k, 2, 250) at 62.5 Hz, (k, 2), (k, 2), (k, 257) -> (k, 56)."""
@@ -200,15 +201,15 @@ class BandStem(nn.Module):
         return torch.cat(parts, 1)
 
     def forward(self, x: Tensor, level: Tensor, mask: Tensor, power: Tensor) -> Tensor:  # -> (k, band)
-        x = fn.avg_pool1d(x, 2)
-        flat = fn.relu(self.flat(self.flat_norm(self.describe(x, level, mask, power)).clamp(-5, 5)))
-        h = fn.relu(self.norm1(self.conv1(x)))  # (k, 16, 125)
-        h = fn.relu(self.norm3(self.conv3(fn.relu(self.norm2(self.conv2(h))))))  # (k, 48, 32)
-        return torch.tanh(self.out(torch.cat([h.mean(2), h.amax(2), flat], 1)))
+        described = self.describe(fn.avg_pool1d(x, 2), level, mask, power)
+        flat = fn.relu(self.flat(self.flat_norm(described).clamp(-5, 5)))
+        h = fn.relu(self.norm2(self.conv2(fn.relu(self.norm1(self.conv1(x))))))  # (k, 32, 125)
+        h = fn.relu(self.norm4(self.conv4(fn.relu(self.norm3(self.conv3(h))))))  # (k, 64, 32)
+        return torch.tanh(self.out(self.dropout(torch.cat([h.mean(2), h.amax(2), flat], 1))))
 
     def fuse(self) -> None:
         """Fold the norms into the convolutions, for service."""
-        for i in "123":
+        for i in "1234":
             conv, norm = getattr(self, f"conv{i}"), getattr(self, f"norm{i}")
             setattr(self, f"conv{i}", fuse_conv_bn_eval(conv, norm))
             setattr(self, f"norm{i}", nn.Identity())
@@ -255,9 +256,9 @@ class MorphologyExpert(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv1d(BEAT_CHANNELS, s.width, kernel, 2, kernel // 2)
         self.conv2 = nn.Conv1d(s.width, 2 * s.width, 5, 2, 2)
-        self.out = nn.Linear(2 * s.width * 8, s.token)
+        self.out = nn.Linear(2 * s.width * 8, s.code)
 
-    def forward(self, wave: Tensor) -> Tensor:  # (k, 4, 128) -> (k, D)
+    def forward(self, wave: Tensor) -> Tensor:  # (k, 4, 128) -> (k, C)
         h = fn.relu(self.conv2(fn.relu(self.conv1(wave))))  # (k, 2 width, 32)
         out: Tensor = self.out(fn.max_pool1d(h, 4).flatten(1))
         return out
@@ -278,7 +279,7 @@ class GroupedExperts(nn.Module):
         self.register_buffer("weight3", torch.stack([e.out.weight.T for e in experts]).detach())
         self.register_buffer("bias3", torch.stack([e.out.bias for e in experts]).detach())
 
-    def forward(self, wave: Tensor, gate: Tensor) -> Tensor:  # (k, 4, 128), (k, E) -> (k, D)
+    def forward(self, wave: Tensor, gate: Tensor) -> Tensor:  # (k, 4, 128), (k, E) -> (k, C)
         b = self.get_buffer
         h = fn.relu(fn.conv1d(wave, b("weight1"), b("bias1"), 2, self.padding))
         h = fn.relu(fn.conv1d(h, b("weight2"), b("bias2"), 2, 2, groups=self.n))  # (k, E 2 width, 32)
@@ -340,10 +341,10 @@ class MorphologyPath(nn.Module):
         self.grouped: GroupedExperts | None = None
         self.norm = nn.BatchNorm1d(s.features)
         self.gate = nn.Sequential(nn.Linear(s.features, 16), nn.ReLU(), nn.Linear(16, len(s.kernels)))
-        self.context = nn.Sequential(nn.Linear(s.features, 48), nn.ReLU(), nn.Linear(48, s.token))
+        self.context = nn.Sequential(nn.Linear(s.features, 48), nn.ReLU(), nn.Linear(48, s.code))
         self.dropout = nn.Dropout(s.dropout)
-        self.fuse: TaskLinear | Merged = TaskLinear(s.token, s.token, 1, s.rank, s.alpha)
-        self.head = nn.Linear(s.token, len(BEATS) - 1)  # N or S, V, F, Q
+        self.fuse: TaskLinear | Merged = TaskLinear(s.code, s.code, 1, s.rank, s.alpha)
+        self.head = nn.Linear(s.code, len(BEATS) - 1)  # N or S, V, F, Q
         context = range(CONTEXT.start, CONTEXT.stop)
         self.form = FeatureExpert(s, [i for i in range(s.features) if i not in context], len(BEATS) - 1, s.dropout)
         self.rr = FeatureExpert(s, list(context), 3, 0.1)  # N S V
@@ -356,66 +357,27 @@ class MorphologyPath(nn.Module):
         self.fuse = self.fuse.merged()
 
     def forward(self, wave: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(k, 4, 128), (k, F) -> logits (k, 4) of N or S, V, F, Q by the samples; token (k, D), gate (k, E)."""
+        """(k, 4, 128), (k, F) -> logits (k, 4) of N or S, V, F, Q by the samples; code (k, C), gate (k, E)."""
         f = self.norm(features).clamp(-5, 5)
         gate = torch.softmax(self.gate(f), 1)
         if self.grouped is not None:
             mixed = self.grouped(wave, gate)
         else:
             mixed = torch.stack([expert(wave) for expert in self.experts], 1).mul(gate[..., None]).sum(1)
-        token = fn.relu(self.dropout(mixed) + self.context(f))
-        hidden = fn.relu(self.fuse(self.dropout(token))[:, 0])
-        return self.head(hidden), token, gate
+        code = fn.relu(self.dropout(mixed) + self.context(f))
+        hidden = fn.relu(self.fuse(self.dropout(code))[:, 0])
+        return self.head(hidden), code, gate
 
     def classes(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Logits (k, 4) of `forward` -> log probabilities (k, 5) of N S V F Q: all experts together."""
+        """Logits (k, 4) of `forward` -> log probabilities (k, 5) of N S V F Q: all experts together, not calibrated."""
         rr = self.rr(features)
         odds = rr[:, 1:2] - rr[:, :1]
         log = torch.log_softmax(logits, 1) * self.WAVES + self.form(features) * (1 - self.WAVES)
         classes = [log[:, :1] + fn.logsigmoid(-odds), log[:, :1] + fn.logsigmoid(odds), log[:, 1:]]
-        return torch.log_softmax(torch.cat(classes, 1) / self.temperature, 1)
+        return torch.log_softmax(torch.cat(classes, 1), 1)
 
 
 # ------------------------------------------------------------ rhythm path: experts over tokens
-
-
-N_STATISTICS = 42
-
-
-def rr_statistics(features: Tensor, age: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Statistics (k, 42) of the RR of 12 s and of 30 s, and the detector's mean RR (k,) in s, 0 for none.
-
-    The mean is of the RR intervals that ended in the 10 s up to RR_LAG_S before the window's end: by then every beat is
-    ready. `features` (k, 48, F), `age` (k, 48) s from the R peak to the window's end, `mask` (k, 48) bool, newest last.
-    """
-    known = mask & (features[..., _RR_UNKNOWN] < 0.5)
-    rr = (torch.exp(features[..., _RR]) * known)[:, None]  # s, (k, 1, 48)
-    late = torch.stack([age < 10 + RR_LAG_S, age < 31], 1)  # (k, 2, 48)
-    w = (known[:, None] & late).float()
-    n = w.sum(2).clamp(min=1)
-    mean = (rr * w).sum(2) / n
-    safe = mean.clamp(min=0.2)
-    pair = w[..., 1:] * w[..., :-1]
-    n_pair = pair.sum(2).clamp(min=1)
-    step = (rr[..., 1:] - rr[..., :-1]) / safe[..., None] * pair
-    size = step.abs()
-    turn = ((step[..., 1:] * step[..., :-1]) < 0).float()
-    spread = (((rr - mean[..., None]) * w).square().sum(2) / n).sqrt() / safe
-    beats = (mask[:, None] & late).float()
-    n_beats = beats.sum(2)
-    shape = beats @ features[..., _SHAPE] / n_beats.clamp(min=1)[..., None]  # (k, 2, 7)
-    parts = [
-        torch.log(safe), spread, (size.square().sum(2) / n_pair).sqrt(), size.sum(2) / n_pair,
-        *((size > limit).float().sum(2) / n_pair for limit in (0.03, 0.06, 0.12, 0.25)),
-        turn.sum(2) / n_pair, w.sum(2) / 20.0,
-        (rr - 9 * (1 - w)).amax(2).clamp(min=0), (rr + 9 * (1 - w)).amin(2).clamp(max=3),
-    ]  # fmt: skip
-    newest = torch.where(mask, age, 10.0).amin(1, keepdim=True).clamp(max=10.0)
-    recent = (mask & (age < 6)).float().sum(1, keepdim=True) / 10.0
-    said = (known & (age >= RR_LAG_S) & (age < 10 + RR_LAG_S)).float()
-    rr_s = (rr[:, 0] * said).sum(1) / said.sum(1).clamp(min=1)
-    flat = torch.cat([torch.stack(parts, 2), shape, n_beats[..., None] / 20.0], 2).flatten(1)  # (k, 40)
-    return torch.cat([flat, newest, recent], 1), rr_s
 
 
 class RhythmStatistics(nn.Module):
@@ -549,8 +511,10 @@ class EcgMoe(nn.Module):
 
     def beats(self, wave: Tensor, features: Tensor) -> dict[str, Tensor]:
         """wave (k, 4, 128), features (k, F) -> probs (k, 5), token (k, D), gates (k, E)."""
-        logits, token, gate = self.morphology(wave, features)
-        return {"probs": self.morphology.classes(logits, features).exp(), "token": token, "gates": gate}
+        logits, code, gate = self.morphology(wave, features)
+        classes = self.morphology.classes(logits, features)
+        probs = torch.softmax(classes / self.morphology.temperature, 1)
+        return {"probs": probs, "token": torch.cat([code, classes.exp()], 1), "gates": gate}
 
     def hops(self, wave: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """wave (k, 2, 500) mV, mask (k, 2) -> token (k, D)."""

@@ -9,10 +9,11 @@ import torch
 
 from model import form_votes
 from model.calibration import ABSTAIN, by_recording, cooled, ece, temperature
-from model.ecg_moe import EcgMoe, rr_statistics
+from model.ecg_moe import EcgMoe
 from model.examples import PACED
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.pool import Pool
+from model.rr_statistics import rr_statistics
 from model.segments import HOP_TICKS, Float, Int
 from model.sequences import Sequences
 from model.tokens import Tokens, without_waveforms

@@ -5,8 +5,9 @@ Features of the last four seconds of each lead (`model.vf_features`); a network 
 (Friedman, Annals of Statistics 2001) each turn them into the log-odds of VF against all else, organised ventricular
 tachycardia included; the mean of both is averaged over leads and over the last three reports. A lead that is missing,
 or small over the window or in any second of it (asystole), has no say; where no lead has, the index is 0 at once.
-No heart goes 2.5 mV in 4 ms: a lead that did in its window (a loose electrode, an amplifier off its rail) is not heard
-where another is; where all did, the index stays what it was before, for up to six seconds.
+No heart goes 2.5 mV from tick to tick (4 ms; the resampler spreads what other rates than 250 Hz bring): a lead that
+did in its window (a loose electrode, an amplifier off its rail) is not heard where another is; where all did, the index
+stays what it was before. After six seconds of it, or where nothing stood before, all are heard.
 """
 
 from pathlib import Path
@@ -31,7 +32,7 @@ Bools = npt.NDArray[np.bool_]
 _N = N_SAMPLES
 _N_RECENT = 2  # reports before the present one that it is averaged with
 _LEAP_MV = 2.5  # from tick to tick
-_MAX_HELD = 12  # reports that all leads may leap before they are heard all the same
+_MAX_HELD = 12  # reports that a lead may leap before it is heard all the same
 _N_BLOCKS = WINDOW // PERIOD
 _ON, _OFF = 0.6, 0.4
 _ON_HOLD, _OFF_HOLD = 2, 6  # reports in a row that turn the state
@@ -69,7 +70,7 @@ class VfIndex(Rows):
         self._leapt = np.zeros((n_rows, n_leads, _N_BLOCKS + 1), np.bool_)  # per half second, newest last
         self._hold = np.zeros((n_rows, 3), np.int64)
         self._recent = np.full((n_rows, _N_RECENT), np.nan)
-        self._held = np.zeros((n_rows, 2))  # log-odds before all leads leapt, reports since then
+        self._held = np.zeros((n_rows, 2))  # log-odds before a lead leapt, reports since then
         self._waves = spectral_waves()
         net = load_file(WEIGHTS)
         self._net = tuple(net[name] for name in ("mean", "scale", "w1", "b1", "w2", "b2"))
@@ -199,28 +200,30 @@ def _index(  # type: ignore[no-untyped-def]
                     else:
                         calm += z
                         n_calm += 1
-            z = over_reports(calm, n_calm, leaping, n_leaping, recent[row], held[row])
+            z, still = over_reports(calm, n_calm, leaping, n_leaping, recent[row], held[row])
             index = 0.0 if np.isnan(z) else 1.0 / (1.0 + np.exp(-z))
             report[n_out, 0] = row
             report[n_out, 1] = at
             report[n_out, 2] = index
             n_out += 1
+            at += PERIOD
+            if still:  # no news: it neither turns the state nor breaks what was about to
+                continue
             on = hold[row, 0]
             if (index >= _ON) if on == 0 else (index < _OFF):
                 if hold[row, 1] == 0:
-                    hold[row, 2] = at
+                    hold[row, 2] = at - PERIOD
                 hold[row, 1] += 1
             else:
                 hold[row, 1] = 0
             if hold[row, 1] >= (_ON_HOLD if on == 0 else _OFF_HOLD):
                 changes[n_changes, 0] = row
                 changes[n_changes, 1] = max(hold[row, 2] - WINDOW // 2, 0)
-                changes[n_changes, 2] = at
+                changes[n_changes, 2] = at - PERIOD
                 changes[n_changes, 3] = 1 - on
                 n_changes += 1
                 hold[row, 0] = 1 - on
                 hold[row, 1] = 0
-            at += PERIOD
         for c in range(n_leads):
             lines[row, c] = line[c, filled - _N : filled]
             newest = (first + n) // PERIOD - oldest
@@ -265,19 +268,22 @@ def _tree_log_odds(features, roots, feature, bound, left, right, value):  # type
 
 @njit(cache=True)
 def over_reports(calm, n_calm, leaping, n_leaping, recent, held):  # type: ignore[no-untyped-def]
-    """Log-odds of the index, NaN for none, from the sums over the leads that did not leap and over those that did.
+    """Log-odds of the index, NaN for none, from the sums over the leads that did not leap and over those that did; and
+    whether it stands still because all leapt.
 
-    `recent` (2,): log-odds of the reports before, `held` (2,): what stood before all leads leapt, reports since then.
+    `recent` (2,): log-odds of the reports before, `held` (2,): what stood before a lead leapt, reports since then.
     """
-    if n_calm == 0 and n_leaping > 0:
-        held[1] += 1.0
-        if held[1] <= _MAX_HELD:
-            _smoothed(np.nan, recent)
-            return held[0]
-        return _smoothed(leaping / n_leaping, recent)
-    held[0] = _smoothed(calm / n_calm if n_calm > 0 else np.nan, recent)
-    held[1] = 0.0
-    return held[0]
+    if n_calm + n_leaping == 0:
+        held[0] = _smoothed(np.nan, recent)
+        return held[0], False
+    held[1] = held[1] + 1.0 if n_leaping > 0 else 0.0
+    if held[1] > _MAX_HELD or (n_calm == 0 and np.isnan(held[0])):
+        return _smoothed((calm + leaping) / (n_calm + n_leaping), recent), False
+    if n_calm == 0:
+        _smoothed(np.nan, recent)
+        return held[0], True
+    held[0] = _smoothed(calm / n_calm, recent)
+    return held[0], False
 
 
 @njit(cache=True)

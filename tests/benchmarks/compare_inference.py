@@ -117,11 +117,12 @@ def main() -> None:
     """Train the baselines, time everything, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/train"), help="the --work of a finished training")
-    parser.add_argument("--steps", type=int, default=900, help="of the baselines' training")
+    parser.add_argument("--steps", type=int, default=1900, help="of the baselines' training")
     parser.add_argument("--widths", type=int, nargs="+", default=[8, 16, 32], help="of the shared backbone")
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--untrained", action="store_true", help="times alone: no training, no accuracy")
+    parser.add_argument("--kept", action="store_true", help="train none: accuracy of those in --work, times of all")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -147,6 +148,8 @@ def main() -> None:
             kept = given.work / f"baseline {name}, seed {given.seed}, {given.steps} steps.pt"
             if kept.is_file():
                 net.load_state_dict(torch.load(kept, weights_only=True))
+            elif given.kept:
+                continue
             else:
                 baselines.fit(net, pool, taught, given.seed, given.steps, settings.batch, name)
                 torch.save(net.state_dict(), kept)

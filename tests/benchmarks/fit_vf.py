@@ -332,7 +332,7 @@ def log_odds(nets: list[Net], forests: list[HistGradientBoostingClassifier], row
     z[heard] = (z[heard] + grown) / 2
     sums = [part for of in (heard & ~rows.leapt, heard & rows.leapt) for part in (np.where(of, z, 0).sum(1), of.sum(1))]
     recent, held = np.full(2, np.nan), np.array([np.nan, 0])
-    over = np.array([over_reports(*one, recent, held) for one in zip(*sums, strict=True)])
+    over = np.array([over_reports(*one, recent, held)[0] for one in zip(*sums, strict=True)])
     return np.where(np.isnan(over), -np.inf, over)
 
 

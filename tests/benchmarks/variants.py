@@ -71,16 +71,16 @@ class OneForAll(nn.Module):
 
 
 class RrAlone(nn.Module):
-    """In the place of the morphology path: beats by the RR expert, tokens that say nothing."""
+    """In the place of the morphology path: beats by the RR expert, tokens that say their classes and nothing else."""
 
     def __init__(self, path: MorphologyPath, sizes: Sizes) -> None:
         super().__init__()
-        self.rr, self.sizes = path.rr, sizes
+        self.rr, self.sizes, self.temperature = path.rr, sizes, path.temperature
 
     def forward(self, wave: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        n = (len(BEATS) - 1, self.sizes.token, len(self.sizes.kernels))
-        logits, token, gate = (wave.new_zeros(len(wave), k) for k in n)
-        return logits, token, gate
+        n = (len(BEATS) - 1, self.sizes.code, len(self.sizes.kernels))
+        logits, code, gate = (wave.new_zeros(len(wave), k) for k in n)
+        return logits, code, gate
 
     def classes(self, logits: Tensor, features: Tensor) -> Tensor:
         return torch.log_softmax(fn.pad(self.rr(features), (0, 2), value=-20.0), 1)
@@ -142,7 +142,7 @@ def _no_morphology(model: EcgMoe) -> None:
 
 def _no_samples(model: EcgMoe) -> None:
     for i in range(len(model.sizes.kernels)):
-        model.morphology.experts[i] = Nothing(model.sizes.token)
+        model.morphology.experts[i] = Nothing(model.sizes.code)
 
 
 def _no_rhythm(model: EcgMoe) -> None:
@@ -156,7 +156,7 @@ def _one_expert(model: EcgMoe) -> None:
 
 def _full_heads(model: EcgMoe) -> None:
     s = model.sizes
-    model.morphology.fuse, model.fusion.adapt = FullHeads(s.token, s.token, 1), FullHeads(64, 48, 8)
+    model.morphology.fuse, model.fusion.adapt = FullHeads(s.code, s.code, 1), FullHeads(64, 48, 8)
 
 
 def _no_hierarchy(model: EcgMoe) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.ecg_moe import N_STATISTICS, WINDOW_TASKS, EcgMoe, example_inputs, rr_statistics
+from model.ecg_moe import WINDOW_TASKS, EcgMoe, example_inputs
+from model.rr_statistics import N_STATISTICS, rr_statistics
 from model.segments import FEATURES
 
 

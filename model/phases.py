@@ -18,7 +18,7 @@ from model.sequences import Sequences
 from model.tokens import Tokens, wave_and_mask, without_waveforms
 
 Chance = npt.NDArray[np.float64]
-PLAIN = [RHYTHMS.index(name) for name in ("N", "AF", "AFL", "SVT", "OTHER")]  # rhythms that RR intervals tell apart
+PLAIN = [RHYTHMS.index(name) for name in ("N", "AF", "AFL", "SVT", "OTHER")]  # told rather by RR intervals and beats
 
 
 class Pretext(nn.Module):
@@ -262,11 +262,8 @@ class WindowTask:
         hop_tokens = hop_tokens + 0.25 * torch.randn_like(hop_tokens)  # the stem is too sure of whom it learnt from
         features = torch.cat([features[..., :SHAPE], features[..., SHAPE:] * ~mute], 2)
         rhythm = pool.rhythm[index]
-        # Of half of their windows without VT, VF or the like the hops are another's: what kind of supraventricular
-        # rhythm it is, so few patients must not teach by the look of their hops.
-        plain = np.flatnonzero(few & np.isin(rhythm, PLAIN) & (rng.random(n) < 0.5))
-        lent = rng.permutation(plain)
-        hop_tokens[plain], hop_mask[plain] = hop_tokens[lent], hop_mask[lent]
+        # So few patients must not teach by the look of their hops what RR intervals tell of a rhythm.
+        lend(hop_tokens, hop_mask, np.flatnonzero(few & np.isin(rhythm, PLAIN) & (rng.random(n) < 0.5)), rng)
         if self.sequences:
             sequences, windows, chance = self.sequences[int(rng.integers(len(self.sequences)))]
             extra = draw(rng, windows, n // 3, chance)
@@ -313,6 +310,12 @@ class WindowTask:
         """Of four in ten windows a history that begins late: (n, slots) False for what is left out."""
         first = (rng.random((n, 1)) < 0.4) * rng.integers(0, most, (n, 1))
         return tensor(np.arange(slots) >= first, self.device)
+
+
+def lend(hop_tokens: Tensor, hop_mask: Tensor, windows: Int, rng: np.random.Generator) -> None:
+    """Give `windows` (j,) one another's hops, in place: hop_tokens (k, 15, D), hop_mask (k, 15)."""
+    lent = rng.permutation(windows)
+    hop_tokens[windows], hop_mask[windows] = hop_tokens[lent], hop_mask[lent]
 
 
 def tensor(array: npt.NDArray[Any], device: str | torch.device) -> Tensor:

@@ -4,7 +4,7 @@
     python -m model.train --quick --out /tmp/quick
 
 1. views: the four temporal encoders learn without labels, each its own pretext task, and are frozen.
-2. band: the band stem of the hop token learns rhythm, shockable and quality from single hops.
+2. band: the band stem of the hop token learns rhythm, shockable and quality of hops, and the classes of their windows.
 3. rr, beats: the RR expert learns N S V from beats known by their time, then is frozen; the rest of the morphology path
    learns N or S, V, F, Q from detected beats.
 4. windows: on tokens computed once, the rhythm path, the fusion and its adapters learn the window tasks.

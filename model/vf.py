@@ -70,7 +70,7 @@ class VfIndex(Rows):
         self._leapt = np.zeros((n_rows, n_leads, _N_BLOCKS + 1), np.bool_)  # per half second, newest last
         self._hold = np.zeros((n_rows, 3), np.int64)
         self._recent = np.full((n_rows, _N_RECENT), np.nan)
-        self._held = np.zeros((n_rows, 2))  # log-odds before a lead leapt, reports since then
+        self._held = np.tile([np.nan, 0.0], (n_rows, 1))  # log-odds before a lead leapt, reports since then
         self._waves = spectral_waves()
         net = load_file(WEIGHTS)
         self._net = tuple(net[name] for name in ("mean", "scale", "w1", "b1", "w2", "b2"))
@@ -183,8 +183,7 @@ def _index(  # type: ignore[no-untyped-def]
                     line[c, filled] = state[3]
                     filled += 1
         # The newest entry of the lines is the odd tick at or before first + n - 1.
-        at = (first // PERIOD + 1) * PERIOD
-        while at <= first + n:
+        for at in range((first // PERIOD + 1) * PERIOD, first + n + 1, PERIOD):
             end = filled - ((first + n) // 2 - at // 2)
             newest = at // PERIOD - 1 - oldest
             calm = leaping = 0.0
@@ -206,20 +205,19 @@ def _index(  # type: ignore[no-untyped-def]
             report[n_out, 1] = at
             report[n_out, 2] = index
             n_out += 1
-            at += PERIOD
             if still:  # no news: it neither turns the state nor breaks what was about to
                 continue
             on = hold[row, 0]
             if (index >= _ON) if on == 0 else (index < _OFF):
                 if hold[row, 1] == 0:
-                    hold[row, 2] = at - PERIOD
+                    hold[row, 2] = at
                 hold[row, 1] += 1
             else:
                 hold[row, 1] = 0
             if hold[row, 1] >= (_ON_HOLD if on == 0 else _OFF_HOLD):
                 changes[n_changes, 0] = row
                 changes[n_changes, 1] = max(hold[row, 2] - WINDOW // 2, 0)
-                changes[n_changes, 2] = at - PERIOD
+                changes[n_changes, 2] = at
                 changes[n_changes, 3] = 1 - on
                 n_changes += 1
                 hold[row, 0] = 1 - on

@@ -9,7 +9,7 @@ Research software. Not a medical device; no judgement of it may guide the care o
 - **Command**: `python -m model.train --seed {seed}{options}`
 - **Shipped weights** learnt from every recording below; the figures are of models that did not see the patient
   ({scored} of {folds} patient-wise folds, left out of the pre-training too).
-  One seed, seed {seed}; no mean over seeds yet.
+  One seed, seed {seed}; docs/model.md has the mean of three.
 - **Beats** are those of our own online detector, cut by the streaming stages; causal but for one beat of look-ahead
   (at most 1.5 s). Reference beats label them (within 150 ms) and nothing else.
 - **Data**: {data} ({note}). `flat` is simulated:

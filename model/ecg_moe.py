@@ -74,6 +74,17 @@ class Sizes:
 # ------------------------------------------------------------ temporal encoders: four views of a hop
 
 
+def time_conv(n_in: int, n_out: int, kernel: int) -> nn.Conv2d:
+    """A convolution over time that halves the rate, for `rows_of` a signal: with channels last in memory torch takes
+    three quarters of the time of a Conv1d."""
+    return nn.Conv2d(n_in, n_out, (1, kernel), (1, 2), (0, kernel // 2)).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """(k, C, n) -> (k, C, 1, n), channels last in memory."""
+    return x[:, :, None].contiguous(memory_format=torch.channels_last)
+
+
 class TrendSeasonView(nn.Module):
     """DLinear's role (Zeng et al. 2022): moving average and remainder, each through one linear map."""
 
@@ -157,14 +168,14 @@ class ConvView(nn.Module):
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv1d(N_CHANNELS, 12, 9, 2, 4), nn.Conv1d(12, 16, 7, 2, 3)
-        self.conv3 = nn.Conv1d(16, 24, 5, 2, 2)
+        self.conv1, self.conv2 = time_conv(N_CHANNELS, 12, 9), time_conv(12, 16, 7)
+        self.conv3 = time_conv(16, 24, 5)
         self.out = nn.Linear(48, s.view)
 
     def forward(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, view)
-        h = fn.relu(self.conv1(fn.avg_pool1d(x, 2)))  # (k, 12, 125)
-        h = fn.relu(self.conv3(fn.relu(self.conv2(h))))  # (k, 24, 32)
-        out: Tensor = self.out(torch.cat([h.mean(2), h.amax(2)], 1))
+        h = fn.relu(self.conv1(rows_of(fn.avg_pool1d(x, 2))))  # (k, 12, 1, 125)
+        h = fn.relu(self.conv3(fn.relu(self.conv2(h))))  # (k, 24, 1, 32)
+        out: Tensor = self.out(torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1))
         return out
 
 
@@ -179,10 +190,10 @@ class BandStem(nn.Module):
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv1d(N_CHANNELS, 16, 11, 2, 5), nn.Conv1d(16, 32, 7, 2, 3)
-        self.conv3, self.conv4 = nn.Conv1d(32, 48, 5, 2, 2), nn.Conv1d(48, 64, 5, 2, 2)
-        self.norm1, self.norm2 = nn.BatchNorm1d(16), nn.BatchNorm1d(32)
-        self.norm3, self.norm4 = nn.BatchNorm1d(48), nn.BatchNorm1d(64)
+        self.conv1, self.conv2 = time_conv(N_CHANNELS, 16, 11), time_conv(16, 32, 7)
+        self.conv3, self.conv4 = time_conv(32, 48, 5), time_conv(48, 64, 5)
+        self.norm1, self.norm2 = nn.BatchNorm2d(16), nn.BatchNorm2d(32)
+        self.norm3, self.norm4 = nn.BatchNorm2d(48), nn.BatchNorm2d(64)
         n = 36 + 2 * N_CHANNELS * (1 + len(self.SHARES))
         self.flat_norm = nn.BatchNorm1d(n)
         self.flat = nn.Linear(n, 32)
@@ -203,9 +214,9 @@ class BandStem(nn.Module):
     def forward(self, x: Tensor, level: Tensor, mask: Tensor, power: Tensor) -> Tensor:  # -> (k, band)
         described = self.describe(fn.avg_pool1d(x, 2), level, mask, power)
         flat = fn.relu(self.flat(self.flat_norm(described).clamp(-5, 5)))
-        h = fn.relu(self.norm2(self.conv2(fn.relu(self.norm1(self.conv1(x))))))  # (k, 32, 125)
-        h = fn.relu(self.norm4(self.conv4(fn.relu(self.norm3(self.conv3(h))))))  # (k, 64, 32)
-        return torch.tanh(self.out(self.dropout(torch.cat([h.mean(2), h.amax(2), flat], 1))))
+        h = fn.relu(self.norm2(self.conv2(fn.relu(self.norm1(self.conv1(rows_of(x)))))))  # (k, 32, 1, 125)
+        h = fn.relu(self.norm4(self.conv4(fn.relu(self.norm3(self.conv3(h))))))  # (k, 64, 1, 32)
+        return torch.tanh(self.out(self.dropout(torch.cat([h.mean((2, 3)), h.amax((2, 3)), flat], 1))))
 
     def fuse(self) -> None:
         """Fold the norms into the convolutions, for service."""
@@ -393,25 +404,30 @@ class RhythmStatistics(nn.Module):
 
 
 class RhythmSequence(nn.Module):
-    """Expert on the order of beats: dilated convolutions over beat tokens, features and ages."""
+    """Expert on the order of beats: dilated convolutions over beat tokens, features and ages.
 
-    WIDTH = 24
+    Each is one linear map of a beat and of the two that stand so far before and after it, which takes two thirds of the
+    time of a Conv1d.
+    """
+
+    WIDTH, DILATIONS = 24, (1, 2, 4)
 
     def __init__(self, s: Sizes) -> None:
         super().__init__()
         self.embed = nn.Linear(s.token + s.window_features + 1, self.WIDTH)
-        self.convs = nn.ModuleList(nn.Conv1d(self.WIDTH, self.WIDTH, 3, padding=d, dilation=d) for d in (1, 2, 4))
+        self.convs = nn.ModuleList(nn.Linear(3 * self.WIDTH, self.WIDTH) for _ in self.DILATIONS)
         self.dropout = nn.Dropout(s.dropout)
         self.out = nn.Linear(2 * self.WIDTH, s.rhythm)
 
     def forward(self, tokens: Tensor, features: Tensor, age: Tensor, mask: Tensor) -> Tensor:
         """(k, 48, D), (k, 48, F), (k, 48), (k, 48) -> (k, rhythm)."""
-        there = mask[:, None].float()  # (k, 1, 48)
+        there = mask[..., None].float()  # (k, 48, 1)
         beats = torch.cat([tokens, features.clamp(-3, 3), age[..., None] / 30], 2)
-        h = fn.relu(self.embed(beats)).transpose(1, 2) * there
-        for conv in self.convs:
-            h = h + fn.relu(conv(h)) * there  # (k, WIDTH, 48)
-        pooled = torch.cat([h.sum(2) / there.sum(2).clamp(min=1), h.amax(2)], 1)
+        h = fn.relu(self.embed(beats)) * there  # (k, 48, WIDTH)
+        for d, conv in zip(self.DILATIONS, self.convs, strict=True):
+            wide = fn.pad(h, (0, 0, d, d))
+            h = h + fn.relu(conv(torch.cat([wide[:, : -2 * d], h, wide[:, 2 * d :]], 2))) * there
+        pooled = torch.cat([h.sum(1) / there.sum(1).clamp(min=1), h.amax(1)], 1)
         out: Tensor = self.out(self.dropout(pooled))
         return out
 

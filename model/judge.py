@@ -25,7 +25,7 @@ from model.ecg_moe import WINDOW_TASKS, EcgMoe, Sizes, example_inputs
 from model.segments import FEATURES
 
 WEIGHTS = Path(__file__).parent / "weights" / "ecg_moe.safetensors"
-FORMAT = "1"
+FORMAT = "2"
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 Call = Callable[..., dict[str, Tensor]]

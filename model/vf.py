@@ -10,6 +10,7 @@ did in its window (a loose electrode, an amplifier off its rail) is not heard wh
 stays what it was before. After six seconds of it, or where nothing stood before, all are heard.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,6 +137,16 @@ class VfIndex(Rows):
             leapt,
         )
         return report[:n], changes[:n_changes], features[:n], leapt[:n]
+
+
+def shockable(by_model: float, vt: float, index: float) -> float:
+    """Probability that the end of a window is shockable, from the model's, from its probability of VT, and from the VF
+    index there: VT, of which the index knows nothing, or else the mean of the log-odds, each 7 at most, of model and
+    index."""
+    least = math.exp(-7.0)
+    one, other = (min(max(p, least), 1.0 - least) for p in (by_model, index))
+    odds = math.sqrt(one / (1.0 - one) * other / (1.0 - other))
+    return vt + (1.0 - vt) * odds / (1.0 + odds)
 
 
 @njit(cache=True)

@@ -30,7 +30,7 @@ from model.segments import (
     cut_hops,
     hop_start,
 )
-from model.vf import VfIndex, VfReport
+from model.vf import PERIOD, VfIndex, VfReport
 from stream.rings import Rings
 
 Ints = npt.NDArray[np.int64]
@@ -41,6 +41,7 @@ MAX_CHUNK_S = 8.0  # a longer push is for the caller to split: the ring must sti
 RING_SAMPLES = 2048  # 16 s at 125 Hz
 CUT_SAMPLES = 768  # of these may still be cut from at the next push: a hop's 4 s, a beat waiting for its next
 REPORTS = 64  # seconds for which the quality of the leads is remembered
+VF_REPORTS = 32  # half seconds for which the VF index is: the longest push, and what a hop lags
 SIGNAL_DELAY = ModelRate.DELAY - 2  # ticks after a cut's end at which its last model sample is there
 SUSPICIOUS_VF = 0.35  # VF index from which a window is urgent
 SUSPICIOUS_RR = 250  # ticks: the last RR was shorter than a second's half (120/min) or the last beat is old
@@ -62,6 +63,7 @@ class Findings(NamedTuple):
     hop_ready: Ints
     hop_wave: Floats
     hop_mask: Floats
+    hop_vf: Floats  # VF index at the end of the hop
     hop_urgent: npt.NDArray[np.bool_]
     beat_urgent: npt.NDArray[np.bool_]  # of `complete`
 
@@ -87,7 +89,7 @@ class Analysis(Rows):
         self._templates = Templates(n_rows, n_leads)
         self._hops = HopCutter(n_rows)
         self._lead_quality = np.zeros((n_rows, REPORTS, n_leads), np.float32)
-        self._vf_index = np.zeros(n_rows, np.float32)
+        self._vf_index = np.zeros((n_rows, VF_REPORTS), np.float32)
         self._last_beats = np.full((n_rows, 2), -(2**62), np.int64)
 
     def start(self, row: int, fs: float) -> None:
@@ -163,7 +165,7 @@ class Analysis(Rows):
         quality = self._quality.push(rows, y, m)
         self._lead_quality[quality.row, quality.at // TICKS_PER_S % REPORTS] = quality.quality
         vf = self._vf.push(rows, y, m)
-        self._vf_index[vf.row] = vf.index
+        self._vf_index[vf.row, vf.at // PERIOD % VF_REPORTS] = vf.index
         z, j, _ = modelled
         self._ring.push(rows, z, j)
         available = 2 * self._ring.head[rows]
@@ -197,6 +199,7 @@ class Analysis(Rows):
             ready,
             hop_wave,
             hop_mask,
+            self._vf_index_at(hops.row, hops.end),
             urgent,
             self._urgent(complete.row),
         )
@@ -205,12 +208,16 @@ class Analysis(Rows):
         """Quality (k, n_leads) of the leads by the last report at or before each tick."""
         return self._lead_quality[rows, ticks // TICKS_PER_S % REPORTS]
 
+    def _vf_index_at(self, rows: Ints, ticks: Ints) -> Floats:
+        """VF index (k,) by the last report at or before each tick."""
+        return self._vf_index[rows, ticks // PERIOD % VF_REPORTS]
+
     def _urgent(self, rows: Ints) -> npt.NDArray[np.bool_]:
         """Which rows look suspicious: their windows jump the queue. It orders the work and changes no result."""
         rr = self._last_beats[rows, 1] - self._last_beats[rows, 0]
         silence = self.head[rows] - self._last_beats[rows, 1]
         urgent: npt.NDArray[np.bool_] = (rr < SUSPICIOUS_RR // 2) | (silence > 2 * SUSPICIOUS_RR)
-        return urgent | (self._vf_index[rows] > SUSPICIOUS_VF)
+        return urgent | (self._vf_index_at(rows, self.head[rows]) > SUSPICIOUS_VF)
 
     def state_dict(self, rows: slice = ALL) -> dict[str, Any]:
         """Every stage's state of these rows, with the part of the ring that cuts still need."""

@@ -49,6 +49,7 @@ class Item:
     stamps: Stamps
     features: Array | None = None
     form: int = 0  # of a beat, as `model.segments.CutBeats` has it
+    vf_index: float = 0.0  # of a hop or window, at its end
     answer: Arrays | None = None
     batched_ns: int = 0
     judged_ns: int = 0
@@ -221,8 +222,8 @@ class Judging(Rows):
         queues = self._queues[rows]
         queued = {
             item_id: [
-                where, item.kind, item.row, item.at, item.ready, item.urgent, item.features,
-                item.form, msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns, item.judged_ns,
+                where, item.kind, item.row, item.at, item.ready, item.urgent, item.features, item.form,
+                item.vf_index, msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns, item.judged_ns,
             ]
             for row in queues
             for where, part in enumerate((row.staging, row.applying))
@@ -244,10 +245,10 @@ class Judging(Rows):
     def load_state_dict(self, state: dict[str, Any], rows: slice = ALL) -> None:
         """Go on from a `state_dict` of these rows; what waited is to be sent again."""
         self._next_id = max(self._next_id, state["next_id"])
-        for item_id, (where, kind, row, at, ready, urgent, features, form, stamps, answer, batched, judged) in state[
+        for item_id, (where, kind, row, at, ready, urgent, features, form, vf_index, stamps, *answered) in state[
             "items"
         ].items():
-            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), features, form, answer, batched, judged)
+            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), features, form, vf_index, *answered)
             self._items[item_id] = item
             queue = self._queues[row]
             (queue.staging, queue.applying)[where].append((item_id, item))
@@ -333,7 +334,7 @@ class Judging(Rows):
             self._items.pop(item_id, None)
             if item.answer is not None:
                 self._cache_hop(item)
-                return Item("window", item.row, item.at, item.ready, item.urgent, item.stamps)
+                return Item("window", item.row, item.at, item.ready, item.urgent, item.stamps, vf_index=item.vf_index)
         return None
 
     def _cache_beat(self, item: Item) -> None:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from model.calibration import ABSTAIN
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.segments import FEATURES
+from model.vf import shockable
 from stream import wire
 from stream.beds import Bed
 from stream.judging import Arrays, Item
@@ -55,11 +56,12 @@ def window_message(bed: Bed, item: Item, answer: Arrays, stamps: wire.Stamps) ->
     best = max(rhythms, key=lambda name: rhythms[name])
     rhythm = best if rhythms[best] >= ABSTAIN else "?"
     arrhythmia = answer["arrhythmia"]
+    shock = shockable(float(answer["shockable"]), rhythms["VT"], item.vf_index)
     return wire.WindowJudgement(
         bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), rhythm=rhythm, confidence=rhythms[best],
-        rhythms=rhythms, shockable=float(answer["shockable"]), quality=float(answer["quality"]),
-        rr_ms=_known(answer["rr_ms"]), age_years=_known(answer["age"]), male=_known(answer["male"]),
-        potassium_abnormal=_known(answer["potassium"]),
+        rhythms=rhythms, shockable=shock,
+        quality=float(answer["quality"]), rr_ms=_known(answer["rr_ms"]), age_years=_known(answer["age"]),
+        male=_known(answer["male"]), potassium_abnormal=_known(answer["potassium"]),
         arrhythmia="" if np.isnan(arrhythmia).any() else ARRHYTHMIAS[int(arrhythmia.argmax())],
         gates=tuple(answer["gates"].tolist()), stamps=stamps,
     )  # fmt: skip

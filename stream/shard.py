@@ -280,10 +280,10 @@ class Shard:
             )
         ]  # fmt: skip
         hops = [
-            Item("hop", row, end, ready, urgent, stamps[row])
-            for row, end, ready, urgent in zip(
+            Item("hop", row, end, ready, urgent, stamps[row], vf_index=vf_index)
+            for row, end, ready, urgent, vf_index in zip(
                 found.hop_row.tolist(), found.hop_end.tolist(), found.hop_ready.tolist(), found.hop_urgent.tolist(),
-                strict=True,
+                found.hop_vf.tolist(), strict=True,
             )
         ]  # fmt: skip
         kept = self.relief.beats(found.beat_urgent)
@@ -314,7 +314,8 @@ class Shard:
             self._rows[row].n_thinned += 1
         return found._replace(
             hop_row=found.hop_row[kept], hop_end=found.hop_end[kept], hop_ready=found.hop_ready[kept],
-            hop_wave=found.hop_wave[kept], hop_mask=found.hop_mask[kept], hop_urgent=found.hop_urgent[kept],
+            hop_wave=found.hop_wave[kept], hop_mask=found.hop_mask[kept], hop_vf=found.hop_vf[kept],
+            hop_urgent=found.hop_urgent[kept],
         )  # fmt: skip
 
     def work(self) -> list[wire.Work]:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 
 from model import train as trainer
+from model.course import Settings
 from model.ecg_moe import EcgMoe, example_inputs
 from model.figures import FoldResult, challenge_figures, person_figures, potassium_figures, rr_figures
 from model.judge import Judge, traced
@@ -133,7 +134,7 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {name: {} for name in nets}
     model = EcgMoe()
     if not given.untrained:
-        settings = replace(trainer.Settings(), **_settings_of(given.work))
+        settings = settings_of(given.work)
         pool = trainer._pool(settings, given.work)
         fold = pool.folds(settings.folds, settings.seed)
         taught = np.flatnonzero((fold != 0) & (pool.source != "potassium-unseen"))
@@ -169,9 +170,10 @@ def main() -> None:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _settings_of(work: Path) -> dict[str, Any]:
+def settings_of(work: Path) -> Settings:
+    """Those that the training in `work` was run with."""
     told = json.loads((work / "settings.json").read_text())
-    return told | {"sources": tuple((name, limit) for name, limit in told["sources"])}
+    return replace(Settings(), **told | {"sources": tuple((name, limit) for name, limit in told["sources"])})
 
 
 def _show(found: dict[str, dict[str, Any]]) -> None:

@@ -24,6 +24,7 @@ import torch
 from safetensors.numpy import save_file
 from scipy.ndimage import gaussian_filter1d
 from sklearn.ensemble import HistGradientBoostingClassifier
+from tqdm import tqdm
 
 from model.datasets import read, rhythm_spans, shockable_5s
 from model.vf import VfIndex, over_reports
@@ -55,32 +56,51 @@ class Rows(NamedTuple):
     leapt: npt.NDArray[np.bool_]
 
 
+class Segment(NamedTuple):
+    """One that counts: `start` in ticks, `kind` a class, the rhythm of the labels, what the index says."""
+
+    record: str
+    start: int
+    kind: int
+    rhythm: str
+    log_odds: float
+
+
 @click.command(help=__doc__)
 @click.option("--out", type=click.Path(path_type=Path), default=None)
 @click.option("--folds", default=0, help="Also score patient-wise in so many folds.")
 @click.option("--seed", default=0)
 @click.option("--cache", type=click.Path(path_type=Path), default=None, help="Keeps the features between runs.")
 def main(out: Path | None, folds: int, seed: int, cache: Path | None) -> None:
-    if cache and cache.exists():
-        plain, more = np.load(cache, allow_pickle=True)["data"]
-    else:
-        plain, more = gather(np.random.default_rng(seed))
-        if cache:
-            np.savez(cache, data=np.array([plain, more], object))
-    fold = split(list(plain), folds or 1, np.random.default_rng(seed))
-    threshold = THRESHOLD
-    if folds:
-        scores = {}
-        for k in range(folds):
-            fitted = fit(plain, more, [name for name in plain if fold[name] != k], seed)
-            scores |= {name: log_odds(*fitted, plain[name]) for name in plain if fold[name] == k}
-        threshold = figures(segments(plain, scores))
+    plain, more = gathered(seed, cache)
+    threshold = figures(segments(plain, held_out(plain, more, folds, seed))) if folds else THRESHOLD
     if out:
         nets, forests = fit(plain, more, list(plain), seed)
         mean, scale, w1, b1, w2, b2 = joined(nets)
         b2[VF] -= threshold
         net = {"mean": mean, "scale": scale, "w1": w1, "b1": b1, "w2": w2, "b2": b2}
         save_file(net | flat(forests, threshold), out)
+
+
+def gathered(seed: int, cache: Path | None) -> tuple[dict[str, Rows], dict[str, list[Rows]]]:
+    """What `gather` gives, kept in a file where one is named."""
+    if cache and cache.exists():
+        plain, more = np.load(cache, allow_pickle=True)["data"]
+    else:
+        plain, more = gather(np.random.default_rng(seed))
+        if cache:
+            np.savez(cache, data=np.array([plain, more], object))
+    return plain, more
+
+
+def held_out(plain: dict[str, Rows], more: dict[str, list[Rows]], folds: int, seed: int) -> dict[str, Doubles]:
+    """Log-odds (n,) of each record's windows, by a fit that did not see the record."""
+    fold = split(list(plain), folds, np.random.default_rng(seed))
+    scores = {}
+    for k in tqdm(range(folds), desc="VF index", unit="fold"):
+        fitted = fit(plain, more, [name for name in plain if fold[name] != k], seed)
+        scores |= {name: log_odds(*fitted, plain[name]) for name in plain if fold[name] == k}
+    return scores
 
 
 def gather(rng: np.random.Generator) -> tuple[dict[str, Rows], dict[str, list[Rows]]]:
@@ -336,27 +356,30 @@ def log_odds(nets: list[Net], forests: list[HistGradientBoostingClassifier], row
     return np.where(np.isnan(over), -np.inf, over)
 
 
-def segments(plain: dict[str, Rows], scores: dict[str, Doubles]) -> list[tuple[str, int, str, float]]:
-    """(record, class, rhythm, log-odds) of each segment that counts."""
+def segments(plain: dict[str, Rows], scores: dict[str, Doubles]) -> list[Segment]:
+    """The segments that count."""
     found = []
     for name, rows in plain.items():
         place = {int(tick): i for i, tick in enumerate(rows.at)}
         if not name.startswith("cudb"):
             inside = np.flatnonzero((rows.at % 1000 == 0) & (rows.kind != MIXED))
-            found += [(name, int(rows.kind[i]), str(rows.rhythm[i]), float(scores[name][i])) for i in inside]
+            found += [
+                Segment(name, int(rows.at[i]) - 1000, int(rows.kind[i]), str(rows.rhythm[i]), float(scores[name][i]))
+                for i in inside
+            ]
             continue
         for start in range(0, int(rows.at[-1]) - 1249, 1250):
             mine = [place[start + offset] for offset in (1000, 1125, 1250)]
             around = [place[t] for t in (start - 250, start + 2250) if t in place and t >= 1000]
             if len({int(rows.kind[i]) for i in (*mine, *around)}) == 1:
                 z = float(np.mean(np.clip(scores[name][mine], -5, 5)))
-                found.append((name, int(rows.kind[mine[0]]), str(rows.rhythm[mine[0]]), z))
+                found.append(Segment(name, start, int(rows.kind[mine[0]]), str(rows.rhythm[mine[0]]), z))
     return found
 
 
-def figures(found: list[tuple[str, int, str, float]]) -> float:
+def figures(found: list[Segment]) -> float:
     """Prints them and gives the threshold that serves vfdb and cudb best."""
-    name, kind, rhythm, z = (np.array(column) for column in zip(*found, strict=True))
+    name, _, kind, rhythm, z = (np.array(column) for column in zip(*found, strict=True))
     base = np.array([n.partition("/")[0] for n in name])
 
     def best(among: npt.NDArray[np.bool_]) -> float:

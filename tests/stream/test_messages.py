@@ -48,6 +48,29 @@ def test_a_rhythm_that_is_not_likely_enough_is_not_told_but_its_probabilities_ar
 
 
 @pytest.mark.parametrize(
+    ("by_model", "vt", "index", "low", "high"),
+    [
+        (0.9, 0.0, 0.9, 0.89, 0.91),  # they agree
+        (0.9, 0.0, 0.1, 0.49, 0.51),  # they do not
+        (0.9, 0.8, 0.0, 0.8, 0.9),  # VT, which is none of the index's business
+        (0.0, 0.0, 1.0, 0.49, 0.51),  # neither is ever sure enough to decide alone
+        (0.99, 0.0, 0.0, 0.0, 0.3),  # no lead is large enough for the index: a flat line, say
+    ],
+)
+def test_what_is_shockable_is_told_by_the_model_and_the_vf_index_together(
+    by_model: float, vt: float, index: float, low: float, high: float
+) -> None:
+    rhythm = np.full(len(RHYTHMS), (1 - vt) / (len(RHYTHMS) - 1), np.float32)
+    rhythm[RHYTHMS.index("VT")] = vt
+    one = dict.fromkeys(("quality", "rr_ms", "age", "male", "potassium"), np.float32(0.5))
+    answer = {"rhythm": rhythm, "arrhythmia": np.full(4, 0.25, np.float32), "gates": np.zeros(5, np.float32), **one}
+    answer["shockable"] = np.float32(by_model)
+    item = Item("window", 0, 5000, 5000, False, wire.Stamps(), vf_index=index)
+    said = window_message(Bed(0, "bed-1", cast(BedAlarms, None), epoch="e"), item, answer, wire.Stamps()).shockable
+    assert low <= said <= high
+
+
+@pytest.mark.parametrize(
     ("probs", "perhaps"),
     [
         ((0.05, 0.6, 0.2, 0.05, 0.1), True),

@@ -1,0 +1,58 @@
+"""Draws segments of cudb that the VF index and the labels judge differently: of each record three, spread evenly over
+those that differ.
+
+    RECORDINGS=... python -m tests.benchmarks.draw_vf --out docs/vf-strips.png --called cu27 --called cu09 --missed cu29
+
+Patient-wise, ten folds: each record is judged by an index that was fitted without it.
+"""
+
+from pathlib import Path
+
+import click
+import matplotlib as mpl
+import numpy as np
+import torch
+
+from model.datasets import find
+from tests.benchmarks import fit_vf
+from tests.benchmarks.bench_periods import _at_250
+
+EACH, LENGTH = 3, 1250
+
+
+@click.command(help=__doc__)
+@click.option("--called", multiple=True, help="record of which segments labelled not shockable are drawn")
+@click.option("--missed", multiple=True, help="record of which segments labelled shockable are drawn")
+@click.option("--seed", default=0)
+@click.option("--cache", type=click.Path(path_type=Path), default=None, help="As of fit_vf.")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(called: tuple[str, ...], missed: tuple[str, ...], seed: int, cache: Path | None, out: Path) -> None:
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    torch.set_num_threads(1)
+    plain, more = fit_vf.gathered(seed, cache)
+    found = fit_vf.segments(plain, fit_vf.held_out(plain, more, 10, seed))
+    strips = []
+    for names, kind, said in ((called, fit_vf.OTHER, "called, not labelled"), (missed, fit_vf.VF, "labelled, missed")):
+        for name in names:
+            mine = [s for s in found if s.record == f"cudb/{name}" and s.kind == kind]
+            wrong = [s.start for s in mine if (s.log_odds >= fit_vf.THRESHOLD) != (kind == fit_vf.VF)]
+            chosen = [wrong[i] for i in np.unique(np.linspace(0, len(wrong), EACH + 2).astype(int)[1:-1])]
+            strips += [(name, start, f"{name}: {said} ({len(wrong)} of {len(mine)})") for start in chosen]
+    rows = -(-len(strips) // EACH)
+    figure, axes = plt.subplots(rows, EACH, figsize=(16, 1.4 * rows), layout="constrained", squeeze=False)
+    for axis in axes.flat[len(strips) :]:
+        axis.set_axis_off()
+    for (name, start, title), axis in zip(strips, axes.flat, strict=False):
+        x = _at_250(find(f"cudb/{name}")[0])[0, start : start + LENGTH]
+        axis.plot((start + np.arange(len(x))) / 250, x - np.median(x), "k", lw=0.7)
+        axis.set(xlim=(start / 250, (start + LENGTH) / 250), ylim=(-3, 3))
+        axis.set_title(title, fontsize=8, pad=2)
+        axis.tick_params(labelsize=7)
+    figure.supxlabel("s; mV", fontsize=8)
+    figure.savefig(out, dpi=60)
+
+
+if __name__ == "__main__":
+    main()

@@ -276,25 +276,26 @@ class MorphologyExpert(nn.Module):
 
 
 class GroupedExperts(nn.Module):
-    """All morphology experts in one pass: kernels padded to the longest, one wide convolution, then one grouped."""
+    """All morphology experts in one pass: kernels padded to the longest, one wide convolution, then one grouped, both
+    with channels last."""
 
     def __init__(self, experts: list[MorphologyExpert], kernels: tuple[int, ...]) -> None:
         super().__init__()
         longest = max(kernels)
         padded = [fn.pad(e.conv1.weight, ((longest - k) // 2,) * 2) for e, k in zip(experts, kernels, strict=True)]
         self.padding, self.n = longest // 2, len(experts)
-        self.register_buffer("weight1", torch.cat(padded).detach())
+        self.register_buffer("weight1", rows_of(torch.cat(padded).detach()))
         self.register_buffer("bias1", torch.cat([e.conv1.bias for e in experts if e.conv1.bias is not None]).detach())
-        self.register_buffer("weight2", torch.cat([e.conv2.weight for e in experts]).detach())
+        self.register_buffer("weight2", rows_of(torch.cat([e.conv2.weight for e in experts]).detach()))
         self.register_buffer("bias2", torch.cat([e.conv2.bias for e in experts if e.conv2.bias is not None]).detach())
         self.register_buffer("weight3", torch.stack([e.out.weight.T for e in experts]).detach())
         self.register_buffer("bias3", torch.stack([e.out.bias for e in experts]).detach())
 
     def forward(self, wave: Tensor, gate: Tensor) -> Tensor:  # (k, 4, 128), (k, E) -> (k, C)
         b = self.get_buffer
-        h = fn.relu(fn.conv1d(wave, b("weight1"), b("bias1"), 2, self.padding))
-        h = fn.relu(fn.conv1d(h, b("weight2"), b("bias2"), 2, 2, groups=self.n))  # (k, E 2 width, 32)
-        h = fn.max_pool1d(h, 4).reshape(h.shape[0], self.n, -1)  # (k, E, n)
+        h = fn.relu(fn.conv2d(rows_of(wave), b("weight1"), b("bias1"), (1, 2), (0, self.padding)))
+        h = fn.relu(fn.conv2d(h, b("weight2"), b("bias2"), (1, 2), (0, 2), groups=self.n))  # (k, E 2 width, 1, 32)
+        h = fn.max_pool2d(h, (1, 4)).reshape(h.shape[0], self.n, -1)  # (k, E, n)
         return (h * gate[..., None]).flatten(1) @ b("weight3").flatten(0, 1) + gate @ b("bias3")
 
 

@@ -312,11 +312,7 @@ class Shard:
         kept = self.relief.hops(found.hop_end, found.hop_urgent)
         for row in found.hop_row[~kept].tolist():
             self._rows[row].n_thinned += 1
-        return found._replace(
-            hop_row=found.hop_row[kept], hop_end=found.hop_end[kept], hop_ready=found.hop_ready[kept],
-            hop_wave=found.hop_wave[kept], hop_mask=found.hop_mask[kept], hop_vf=found.hop_vf[kept],
-            hop_urgent=found.hop_urgent[kept],
-        )  # fmt: skip
+        return found._replace(**{k: v[kept] for k, v in found._asdict().items() if k.startswith("hop_")})
 
     def work(self) -> list[wire.Work]:
         """Blocks for the worker, not sent yet."""

@@ -637,11 +637,13 @@ def _leave(code: int) -> NoReturn:
 
 
 def _role(name: str, settings: "Settings") -> None:
-    """What a process does first that is one role: follow its supervisor, and log."""
+    """What a process does first that is one role: follow its supervisor, keep its memory, and log."""
     from stream import log
+    from stream.process import steady_heap
     from stream.roles.child import follow_parent
 
     follow_parent()
+    steady_heap()
     log.configure(name, settings.supervisor.log_level)
 
 

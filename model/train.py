@@ -76,9 +76,20 @@ def calibrate(model: EcgMoe, found: dict[str, float]) -> None:
 # The parts of a run
 
 
+def settings_of(work: Path) -> Settings:
+    """Those that the training in `work` was run with. Raises ValueError where this code does not read what it left."""
+    told = json.loads((work / "settings.json").read_text())
+    if told.get("format") != judge.FORMAT:
+        have = told.get("format", "of an older code")
+        raise ValueError(f"{work}: checkpoints are {have}, this code reads {judge.FORMAT}; train again into {work}")
+    sources = tuple((name, limit) for name, limit in told["settings"]["sources"])
+    return Settings(**told["settings"] | {"sources": sources})
+
+
 def _claim(work: Path, settings: Settings) -> None:
-    """Start over where the folder holds another run's checkpoints."""
-    stamp, told = work / "settings.json", json.dumps(asdict(replace(settings, scored=0)))
+    """Start over where the folder holds another run's checkpoints, or such as this code does not read."""
+    stamp = work / "settings.json"
+    told = json.dumps({"format": judge.FORMAT, "settings": asdict(replace(settings, scored=0))})
     if work.exists() and not (stamp.is_file() and stamp.read_text() == told):
         for old in [*work.glob("*.pt"), *work.glob("pool.npz"), stamp]:
             old.unlink(missing_ok=True)

@@ -4,7 +4,8 @@ second.
 Features of the last four seconds of each lead (`model.vf_features`); a network with one hidden layer and boosted trees
 (Friedman, Annals of Statistics 2001) each turn them into the log-odds of VF against all else, organised ventricular
 tachycardia included; the mean of both is averaged over leads and over the last three reports. A lead that is missing,
-or small over the window or in any second of it (asystole), has no say; where no lead has, the index is 0 at once.
+or small over the window or in any second of it (asystole), has no say. Where no lead has, the index is 0 at once; where
+that is because none has been there for the four seconds, it is NaN, and VF that stands ends as for 0.
 No heart goes 2.5 mV from tick to tick (4 ms; the resampler spreads what other rates than 250 Hz bring): a lead that
 did in its window (a loose electrode, an amplifier off its rail) is not heard where another is; where all did, the index
 stays what it was before. After six seconds of it, or where nothing stood before, all are heard.
@@ -54,7 +55,7 @@ class VfReport(NamedTuple):
 
     row: Ints
     at: Ints  # end (exclusive) of the window, a multiple of 125 ticks
-    index: Floats  # type: ignore[assignment]  # 0..1; hides tuple.index
+    index: Floats  # type: ignore[assignment]  # 0..1, NaN where no lead has a whole window; hides tuple.index
     changes: list[VfChange]
 
 
@@ -142,7 +143,9 @@ class VfIndex(Rows):
 def shockable(by_model: float, vt: float, index: float) -> float:
     """Probability that the end of a window is shockable, from the model's, from its probability of VT, and from the VF
     index there: VT, of which the index knows nothing, or else the mean of the log-odds, each 7 at most, of model and
-    index."""
+    index. The model's alone where the index is NaN."""
+    if math.isnan(index):
+        return by_model
     least = math.exp(-7.0)
     one, other = (min(max(p, least), 1.0 - least) for p in (by_model, index))
     odds = math.sqrt(one / (1.0 - one) * other / (1.0 - other))
@@ -214,7 +217,7 @@ def _index(  # type: ignore[no-untyped-def]
             index = 0.0 if np.isnan(z) else 1.0 / (1.0 + np.exp(-z))
             report[n_out, 0] = row
             report[n_out, 1] = at
-            report[n_out, 2] = index
+            report[n_out, 2] = index if _any_whole(line, end) else np.nan
             n_out += 1
             if still:  # no news: it neither turns the state nor breaks what was about to
                 continue
@@ -239,6 +242,18 @@ def _index(  # type: ignore[no-untyped-def]
             leaps[row, c] = blocks[c, newest - _N_BLOCKS : newest + 1]
         tick[row] = first + n
     return n_out, n_changes
+
+
+@njit(cache=True)
+def _any_whole(line, end):  # type: ignore[no-untyped-def]
+    """Whether a lead has all samples of the window that ends there."""
+    for c in range(line.shape[0]):
+        whole = True
+        for i in range(end - _N, end):
+            whole &= not np.isnan(line[c, i])
+        if whole:
+            return True
+    return False
 
 
 @njit(cache=True)

@@ -63,7 +63,7 @@ class Findings(NamedTuple):
     hop_ready: Ints
     hop_wave: Floats
     hop_mask: Floats
-    hop_vf: Floats  # VF index at the end of the hop
+    hop_vf: Floats  # VF index at the end of the hop, NaN where there is none
     hop_urgent: npt.NDArray[np.bool_]
     beat_urgent: npt.NDArray[np.bool_]  # of `complete`
 
@@ -89,7 +89,7 @@ class Analysis(Rows):
         self._templates = Templates(n_rows, n_leads)
         self._hops = HopCutter(n_rows)
         self._lead_quality = np.zeros((n_rows, REPORTS, n_leads), np.float32)
-        self._vf_index = np.zeros((n_rows, VF_REPORTS), np.float32)
+        self._vf_index = np.full((n_rows, VF_REPORTS), np.nan, np.float32)
         self._last_beats = np.full((n_rows, 2), -(2**62), np.int64)
 
     def start(self, row: int, fs: float) -> None:
@@ -119,7 +119,7 @@ class Analysis(Rows):
             self._ring.skip_to(row, sample)
         self._cutter.reset(rows)
         self._hops.reset(rows, first)
-        self._vf_index[rows] = 0.0
+        self._vf_index[rows] = np.nan
         self._last_beats[rows] = -(2**62)
 
     def push(
@@ -182,7 +182,8 @@ class Analysis(Rows):
         good = np.take_along_axis(leads, np.maximum(lead[:, :1], 0), axis=1)[:, 0]
         wave, features, form = self._templates.cut(self._ring.x, complete, lead, start, good)
         ready = hops.end + SIGNAL_DELAY
-        lead = choose_leads(self._quality_at(hops.row, hops.end))
+        last = np.minimum(hops.end, self.head[hops.row])  # at the end of the signal, a hop ends a tick after it
+        lead = choose_leads(self._quality_at(hops.row, last))
         hop_wave, hop_mask = cut_hops(self._ring.x, hops.row, lead, hop_start(hops.end) % RING_SAMPLES)
         urgent = self._urgent(hops.row)
         return Findings(
@@ -199,7 +200,7 @@ class Analysis(Rows):
             ready,
             hop_wave,
             hop_mask,
-            self._vf_index_at(hops.row, hops.end),
+            self._vf_index_at(hops.row, last),
             urgent,
             self._urgent(complete.row),
         )

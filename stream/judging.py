@@ -8,6 +8,7 @@ before that, in the order of beats: for this it waits for no hop and no window. 
 is kept as it was sent: a fresh worker gets it again, and a checkpoint holds it.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class Item:
     stamps: Stamps
     features: Array | None = None
     form: int = 0  # of a beat, as `model.segments.CutBeats` has it
-    vf_index: float = 0.0  # of a hop or window, at its end
+    vf_index: float = math.nan  # of a hop or window, at its end; NaN: not known
     answer: Arrays | None = None
     batched_ns: int = 0
     judged_ns: int = 0

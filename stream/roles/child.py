@@ -30,8 +30,7 @@ SPARE_AGAIN_S = 60.0  # after a spare has died
 WRONG_USAGE = 2
 PARENT = "WARDBEAT_SUPERVISOR"
 # Of the environment of a role, where it has no others. A role has its own `threads`: BLAS must not take all cores.
-# Pieces of memory of a MiB go back whole: by itself the C library's limit grows, and its heap with holes.
-DEFAULTS = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+DEFAULTS = {"OMP_NUM_THREADS": "1"}
 DOOR = Path(__file__).resolve().parents[2] / "run_pipeline.py"
 
 State = Literal["waiting", "starting", "ready", "finished", "given_up"]

@@ -1,7 +1,8 @@
 """What ECG-MoE's speed and accuracy are measured against: multi-task baselines on windows of 10 s, and their training.
 
 A window is (k, 2, 1250): two leads at 125 Hz, cut from the hops that the monitor cuts. Every baseline answers the five
-tasks of the paper. They learn from the same pool, split, augmentation and number of examples as ECG-MoE's window tasks.
+tasks of the paper. They learn from the same pool, split, augmentation and number of examples as ECG-MoE's window tasks,
+and their convolutions run with channels last, as its do.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 from tqdm import tqdm
 
-from model.ecg_moe import AGE_MEAN, AGE_SD
+from model.ecg_moe import AGE_MEAN, AGE_SD, rows_of, time_conv
 from model.examples import UNKNOWN
 from model.labels import ARRHYTHMIAS
 from model.phases import _augmented, _binary, _cross_entropy, _huber, draw, hop_chance
@@ -31,13 +32,13 @@ class ResBlock(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv1d(n_in, n_out, 7, 2, 3), nn.Conv1d(n_out, n_out, 7, 1, 3)
-        self.norm1, self.norm2 = nn.BatchNorm1d(n_out), nn.BatchNorm1d(n_out)
-        self.around = nn.Conv1d(n_in, n_out, 1, 2)
+        self.conv1, self.conv2 = time_conv(n_in, n_out, 7), time_conv(n_out, n_out, 7, stride=1)
+        self.norm1, self.norm2 = nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)
+        self.around = time_conv(n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = fn.relu(self.norm1(self.conv1(x)))
-        out: Tensor = fn.relu(self.norm2(self.conv2(h)) + self.around(x))
+        h = fn.relu_(self.norm1(self.conv1(x)))
+        out: Tensor = fn.relu_(self.norm2(self.conv2(h)) + self.around(x))
         return out
 
 
@@ -46,15 +47,15 @@ class Backbone(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.stem, self.norm = nn.Conv1d(2, width, 15, 2, 7), nn.BatchNorm1d(width)
+        self.stem, self.norm = time_conv(2, width, 15), nn.BatchNorm2d(width)
         sizes = (width, width, 2 * width, 2 * width, 4 * width)
         self.blocks = nn.Sequential(*(ResBlock(a, b) for a, b in pairwise(sizes)))
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean(2, keepdim=True)
         spread = centred.square().mean(2, keepdim=True).sqrt()
-        h = self.blocks(fn.relu(self.norm(self.stem((centred / (spread + 0.01)).clamp(-8, 8)))))
-        return torch.cat([h.mean(2), h.amax(2)], 1)
+        h = self.blocks(fn.relu_(self.norm(self.stem(rows_of((centred / (spread + 0.01)).clamp(-8, 8))))))
+        return torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)
 
 
 class Shared(nn.Module):

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.judge import Judge
+from stream.process import steady_heap
 from tests.benchmarks import others
 from tests.benchmarks.parts import MODEL, Parts, run
 
@@ -25,6 +26,7 @@ COMPARED = 1000
 def bench(beds: Sequence[int], json_path: Path | None, plot_path: Path | None, device: str) -> dict[str, Any]:
     """Measure all of it, print tables, write what is asked for."""
     torch.set_num_threads(1)
+    steady_heap()
     console = Console(width=150)
     began = time.monotonic()
     judge = Judge.load(None, device)

@@ -12,7 +12,7 @@ SECONDS = 30
 
 
 def signal(fs: float) -> np.ndarray:
-    patient = Patient("bed", [("sinus", 12, {"pvc_per_min": 20}), ("vt", 6), ("af", 12)], seed=11, fs=fs)
+    patient = Patient("bed", [("sinus", 10, {"pvc_per_min": 20}), ("vt", 6), ("vf", 8), ("af", 6)], seed=11, fs=fs)
     return (patient.render(0, int(SECONDS * fs)) / 200.0).astype(np.float32)
 
 
@@ -50,7 +50,8 @@ def test_pushes_of_any_size_find_the_same(sizes: list[int]) -> None:
     x = signal(360.0)
     _, whole = found(x, 360.0, [1440])
     _, parts = found(x, 360.0, [*sizes, 36])
-    for name in ("wave", "features", "form", "hop_row", "hop_end", "hop_ready", "hop_wave", "hop_mask"):
+    assert any((push.hop_vf > 0.5).any() for _, push in whole)
+    for name in ("wave", "features", "form", "hop_row", "hop_end", "hop_ready", "hop_wave", "hop_mask", "hop_vf"):
         one, other = (np.concatenate([getattr(push, name) for _, push in pushes]) for pushes in (whole, parts))
         n = min(len(one), len(other))
         np.testing.assert_array_equal(one[:n], other[:n], err_msg=name)
@@ -67,3 +68,18 @@ def test_an_epoch_after_another_finds_what_it_would_have_found_as_the_first() ->
     for once, again in zip(*epochs, strict=True):
         for name in ("wave", "hop_end", "hop_wave"):
             np.testing.assert_array_equal(getattr(once, name), getattr(again, name), err_msg=name)
+
+
+def test_the_last_hop_of_a_signal_has_the_vf_index_and_the_leads_of_its_end() -> None:
+    """A flush may cut a hop that ends a tick after the signal does."""
+    seconds, row = 26, np.array([0])
+    x = signal(250.0)[None, :, : seconds * 250 - 1]
+    analysis = Analysis(1, 2)
+    analysis.start(0, 250.0)
+    for at in range(0, x.shape[2], 250):
+        part = x[:, :, at : at + 250]
+        before = analysis.push(row, part, np.array([part.shape[2]]))
+    last = analysis.flush(row)
+    assert last.hop_end.tolist() == [seconds * 250]
+    assert last.hop_vf.tolist() == before.vf.index[-1:].tolist()
+    assert last.hop_mask.tolist() == [[1.0, 1.0]]

@@ -55,6 +55,7 @@ def test_a_rhythm_that_is_not_likely_enough_is_not_told_but_its_probabilities_ar
         (0.9, 0.8, 0.0, 0.8, 0.9),  # VT, which is none of the index's business
         (0.0, 0.0, 1.0, 0.49, 0.51),  # neither is ever sure enough to decide alone
         (0.99, 0.0, 0.0, 0.0, 0.3),  # no lead is large enough for the index: a flat line, say
+        (0.9, 0.3, np.nan, 0.89, 0.91),  # it has not seen four seconds yet: the model alone
     ],
 )
 def test_what_is_shockable_is_told_by_the_model_and_the_vf_index_together(

@@ -66,6 +66,7 @@ class Bus:
         self.got: list[Got] = []
         self.texts: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
+        self.consuming = asyncio.Event()  # the consumer has asked for all that comes from now on
 
     def settings(self, **changes: Any) -> BridgeSettings:
         raise NotImplementedError
@@ -73,7 +74,13 @@ class Bus:
     async def start(self) -> None:
         await self.proxy.start()
         await self.restart()
+        await self.begin_to_consume()
+
+    async def begin_to_consume(self) -> None:
+        """Start the consumer. MQTT keeps nothing for one that has not subscribed yet, so that is waited for."""
         self.tasks.append(asyncio.create_task(self.consume()))
+        if self.kind == "mqtt":
+            await asyncio.wait_for(self.consuming.wait(), 30)
 
     async def stop(self) -> None:
         for task in self.tasks:
@@ -173,6 +180,7 @@ class Mqtt(Process):
             with contextlib.suppress(aiomqtt.MqttError):
                 async with self.client("consumer", False) as client:
                     await client.subscribe("ecg/#", qos=1)
+                    self.consuming.set()
                     async for message in client.messages:
                         self.texts.append(f"{message.topic} {message.payload.decode()}")
                         if str(message.topic).endswith("/event"):
@@ -264,7 +272,6 @@ class Amqp(Bus):
         self.url = "amqp://guest:guest@127.0.0.1:5672/"
         self.exchange = f"ward-test-{secrets.token_hex(4)}"
         self.beats: list[dict[str, Any]] = []
-        self.consuming = asyncio.Event()
 
     def settings(self, **changes: Any) -> BridgeSettings:
         return AmqpSettings(url=f"amqp://127.0.0.1:{self.proxy.port}", exchange=self.exchange, **(QUICK | changes))

@@ -92,7 +92,7 @@ def test_a_consumer_that_was_away_sees_the_end(kind: type[Bus], tmp_path: Path, 
         writer.write(alert("a", 1, "inactive"), alert("c", bed="bed-2"))
         await until(lambda: writer.runner.accounts()["bus"].counts.get("delivered") == 4)
         assert not all_of(writer, bus)()
-        bus.tasks.append(asyncio.create_task(bus.consume()))
+        await bus.begin_to_consume()
         await until(all_of(writer, bus))
         assert verdict(writer.sent, bus.got)[:2] == (0, 0)
 

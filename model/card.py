@@ -9,7 +9,7 @@ Research software. Not a medical device; no judgement of it may guide the care o
 - **Command**: `python -m model.train --seed {seed}{options}`
 - **Shipped weights** learnt from every recording below; the figures are of models that did not see the patient
   ({scored} of {folds} patient-wise folds, left out of the pre-training too).
-  One seed, seed {seed}; docs/model.md has the mean of three.
+  One seed, seed {seed}{seeds}.
 - **Beats** are those of our own online detector, cut by the streaming stages; causal but for one beat of look-ahead
   (at most 1.5 s). Reference beats label them (within 150 ms) and nothing else.
 - **Data**: {data} ({note}). `flat` is simulated:
@@ -36,6 +36,7 @@ def card(about: dict[str, Any]) -> str:
         _HEAD.format(
             version=about["version"], seed=settings["seed"], options=" --quick" * (settings["scored"] == 1)
             + f" --potassium {settings['potassium']}" * bool(settings["potassium"]),
+            seeds="; docs/model.md has the mean of three" if settings["scored"] == settings["folds"] else "",
             scored=settings["scored"], folds=settings["folds"],
             data=", ".join(f"{name} {n}" for name, n in found["n_records"].items()),
             note="records scored; ludb counts two lead pairs each",
@@ -193,7 +194,8 @@ def _beats(b: dict[str, Any]) -> list[str]:
 def _windows(found: dict[str, Any]) -> list[str]:
     text = [
         "## Rhythm, by window\n",
-        "A window every 2 s, with up to 30 s of history, labelled by its last 4 s where these have one label.\n",
+        "A window every 2 s, with up to 30 s of history, labelled by its last 4 s where these have one label. Shockable is "
+        "the model's own answer here; the monitor tells it together with the VF index (docs/model.md).\n",
     ]
     rows = [(name, s["yes"], s["no"], s["se"], s["sp"]) for name, s in found.items() if "sp" in s]
     text += table(("", "yes", "no", "Se", "Sp"), rows)

@@ -20,6 +20,13 @@ from tests.benchmarks.bench_periods import _at_250
 EACH, LENGTH = 3, 1250
 
 
+def spread(of: list[int]) -> list[int]:
+    """EACH of them at most, evenly spread."""
+    if len(of) <= EACH:
+        return of
+    return [of[i] for i in np.linspace(0, len(of), EACH + 2).astype(int)[1:-1]]
+
+
 @click.command(help=__doc__)
 @click.option("--called", multiple=True, help="record of which segments labelled not shockable are drawn")
 @click.option("--missed", multiple=True, help="record of which segments labelled shockable are drawn")
@@ -33,23 +40,21 @@ def main(called: tuple[str, ...], missed: tuple[str, ...], seed: int, cache: Pat
     torch.set_num_threads(1)
     plain, more = fit_vf.gathered(seed, cache)
     found = fit_vf.segments(plain, fit_vf.held_out(plain, more, 10, seed))
-    strips = []
-    for names, kind, said in ((called, fit_vf.OTHER, "called, not labelled"), (missed, fit_vf.VF, "labelled, missed")):
-        for name in names:
-            mine = [s for s in found if s.record == f"cudb/{name}" and s.kind == kind]
-            wrong = [s.start for s in mine if (s.log_odds >= fit_vf.THRESHOLD) != (kind == fit_vf.VF)]
-            chosen = [wrong[i] for i in np.unique(np.linspace(0, len(wrong), EACH + 2).astype(int)[1:-1])]
-            strips += [(name, start, f"{name}: {said} ({len(wrong)} of {len(mine)})") for start in chosen]
-    rows = -(-len(strips) // EACH)
-    figure, axes = plt.subplots(rows, EACH, figsize=(16, 1.4 * rows), layout="constrained", squeeze=False)
-    for axis in axes.flat[len(strips) :]:
-        axis.set_axis_off()
-    for (name, start, title), axis in zip(strips, axes.flat, strict=False):
-        x = _at_250(find(f"cudb/{name}")[0])[0, start : start + LENGTH]
-        axis.plot((start + np.arange(len(x))) / 250, x - np.median(x), "k", lw=0.7)
-        axis.set(xlim=(start / 250, (start + LENGTH) / 250), ylim=(-3, 3))
-        axis.set_title(title, fontsize=8, pad=2)
-        axis.tick_params(labelsize=7)
+    rows = [(name, fit_vf.OTHER, "called, not labelled") for name in called]
+    rows += [(name, fit_vf.VF, "labelled, missed") for name in missed]
+    figure, axes = plt.subplots(len(rows), EACH, figsize=(16, 1.4 * len(rows)), layout="constrained", squeeze=False)
+    for (name, kind, said), row in zip(rows, axes, strict=True):
+        mine = [s for s in found if s.record == f"cudb/{name}" and s.kind == kind]
+        wrong = [s.start for s in mine if (s.log_odds >= fit_vf.THRESHOLD) != (kind == fit_vf.VF)]
+        row[0].set_title(f"{name}: {said} ({len(wrong)} of {len(mine)})", fontsize=8, pad=2, loc="left")
+        whole = _at_250(find(f"cudb/{name}")[0])[0]
+        for start, axis in zip(spread(wrong), row, strict=False):
+            x = whole[start : start + LENGTH]
+            axis.plot((start + np.arange(len(x))) / 250, x - np.median(x), "k", lw=0.7)
+            axis.set(xlim=(start / 250, (start + LENGTH) / 250), ylim=(-3, 3))
+            axis.tick_params(labelsize=7)
+        for axis in row[len(wrong) :]:
+            axis.set_axis_off()
     figure.supxlabel("s; mV", fontsize=8)
     figure.savefig(out, dpi=60)
 

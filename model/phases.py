@@ -127,7 +127,7 @@ class BandTask(nn.Module):
             loss
             + _cross_entropy(window[:, :n], pool.rhythm[index])
             + 1.5 * _cross_entropy(window[:, n:-1], pool.arrhythmia[index])
-            + 0.3 * _binary(window[:, -1], np.nan_to_num(pool.potassium[pool.of_hop[index]], nan=UNKNOWN))
+            + _binary(window[:, -1], np.nan_to_num(pool.potassium[pool.of_hop[index]], nan=UNKNOWN))
         )
 
 
@@ -242,6 +242,7 @@ class WindowTask:
     ) -> None:
         self.model, self.pool, self.tokens, self.hops, self.device = model, pool, tokens, hops, device
         self.chance = hop_chance(pool, hops)
+        self.lendable = (pool.source != "ludb")[pool.of_hop]
         self.age, self.male = pool.age[pool.of_hop], pool.male[pool.of_hop]
         self.potassium = np.nan_to_num(pool.potassium[pool.of_hop], nan=UNKNOWN).astype(np.int8)
         self.sequences = [
@@ -262,8 +263,10 @@ class WindowTask:
         hop_tokens = hop_tokens + 0.25 * torch.randn_like(hop_tokens)  # the stem is too sure of whom it learnt from
         features = torch.cat([features[..., :SHAPE], features[..., SHAPE:] * ~mute], 2)
         rhythm = pool.rhythm[index]
-        # So few patients must not teach by the look of their hops what RR intervals tell of a rhythm.
-        lend(hop_tokens, hop_mask, np.flatnonzero(few & np.isin(rhythm, PLAIN) & (rng.random(n) < 0.5)), rng)
+        # So few patients must not teach by the look of their hops what RR intervals tell of a rhythm. Those of ludb,
+        # ten seconds each, are there for age and sex, which are in the look.
+        lent = few & self.lendable[index] & np.isin(rhythm, PLAIN) & (rng.random(n) < 0.5)
+        lend(hop_tokens, hop_mask, np.flatnonzero(lent), rng)
         if self.sequences:
             sequences, windows, chance = self.sequences[int(rng.integers(len(self.sequences)))]
             extra = draw(rng, windows, n // 3, chance)
@@ -299,7 +302,7 @@ class WindowTask:
             + 0.3 * _huber(answer["rr_ms"][:, 0], rr_target, 0.02)
             + 0.1 * _huber(answer["age"][:, 0], years, 0.3)
             + 0.1 * _binary(answer["male"][:, 0], male)
-            + 0.2 * _binary(answer["potassium"][:, 0], self.potassium[index])
+            + 0.5 * _binary(answer["potassium"][:, 0], self.potassium[index])
             + 0.02 * (3 * use.square().sum() + 2 * path.square().sum())
         )
         if self.sequences:

@@ -43,7 +43,7 @@ def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dic
     _claim(work, settings)
     pool, extra = _pool(settings, work), Extra.load(settings)
     fold = pool.folds(settings.folds, settings.seed)
-    version = f"ecg-moe-3-seed{settings.seed}" + ("" if settings.scored > 1 else "-quick")
+    version = f"ecg-moe-4-seed{settings.seed}" + ("" if settings.scored > 1 else "-quick")
     taught = pool.source != "potassium-unseen"
     shipped = _train_one(pool, np.flatnonzero(taught), settings, work, "all", device, extra)
     known = np.isfinite(pool.potassium[taught]).any()

@@ -284,6 +284,16 @@ class Amqp(Bus):
         self.proxy.target = 5672
 
     async def consume(self) -> None:
+        """Again and again: RabbitMQ 3.10 ends, with an error of its own, the connection of one who consumes from a
+        quorum queue in the moment in which another, here the bridge, declares it."""
+        import aio_pika
+
+        while True:
+            with contextlib.suppress(OSError, aio_pika.exceptions.AMQPError):
+                await self._consume_once()
+            await asyncio.sleep(0.2)
+
+    async def _consume_once(self) -> None:
         import aio_pika
 
         connection = await aio_pika.connect(self.url)
@@ -378,14 +388,6 @@ class OwnRabbit(Amqp):
                 return
             await asyncio.sleep(0.5)
         raise AssertionError((self.folder / "broker.log").read_text())
-
-    async def consume(self) -> None:
-        import aio_pika
-
-        while True:
-            with contextlib.suppress(OSError, aio_pika.exceptions.AMQPError):
-                await super().consume()
-            await asyncio.sleep(0.2)
 
     async def stop(self) -> None:
         await Bus.stop(self)

@@ -194,8 +194,8 @@ def _beats(b: dict[str, Any]) -> list[str]:
 def _windows(found: dict[str, Any]) -> list[str]:
     text = [
         "## Rhythm, by window\n",
-        "A window every 2 s, with up to 30 s of history, labelled by its last 4 s where these have one label. Shockable "
-        "is the model's own answer here; the monitor tells it together with the VF index (docs/model.md).\n",
+        "A window every 2 s, with up to 30 s of history, labelled by its last 4 s where these have one label. "
+        "Shockable is the model's own answer here; the monitor tells it together with the VF index (docs/model.md).\n",
     ]
     rows = [(name, s["yes"], s["no"], s["se"], s["sp"]) for name, s in found.items() if "sp" in s]
     text += table(("", "yes", "no", "Se", "Sp"), rows)

@@ -129,7 +129,7 @@ def fit(net: nn.Module, pool: Pool, records: Int, seed: int, steps: int, batch: 
             + 0.3 * _huber(out["rr_ms"][:, 0], rr, 0.02)
             + 0.1 * _huber(out["age"][:, 0], age, 0.3)
             + 0.1 * _binary(out["male"][:, 0], male[index])
-            + 0.2 * _binary(out["potassium"][:, 0], potassium[index])
+            + 0.5 * _binary(out["potassium"][:, 0], potassium[index])
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -45,7 +45,10 @@ ROWS = {
     "a constant: mean absolute error, years": "age_sex/ludb/constant_age_mae",
     "sex, ludb: accuracy, %": "age_sex/ludb/sex_accuracy",
     "the majority: accuracy, %": "age_sex/ludb/majority_accuracy",
-    "potassium, simulated, unseen ranges: AUC": "potassium/potassium-unseen/auc",
+    "potassium, simulated, patients left out: AUC": "potassium/potassium/auc",
+    "... unseen ranges: AUC": "potassium/potassium-unseen/auc",
+    "... ... accuracy, %": "potassium/potassium-unseen/accuracy",
+    "... ... the majority, %": "potassium/potassium-unseen/majority_accuracy",
 }
 
 

@@ -9,7 +9,7 @@ Research software. Not a medical device; no judgement of it may guide the care o
 - **Command**: `python -m model.train --seed {seed}{options}`
 - **Shipped weights** learnt from every recording below; the figures are of models that did not see the patient
   ({scored} of {folds} patient-wise folds, left out of the pre-training too).
-  One seed, seed {seed}{seeds}.
+  One seed, seed {seed}.
 - **Beats** are those of our own online detector, cut by the streaming stages; causal but for one beat of look-ahead
   (at most 1.5 s). Reference beats label them (within 150 ms) and nothing else.
 - **Data**: {data} ({note}). `flat` is simulated:
@@ -36,7 +36,6 @@ def card(about: dict[str, Any]) -> str:
         _HEAD.format(
             version=about["version"], seed=settings["seed"], options=" --quick" * (settings["scored"] == 1)
             + f" --potassium {settings['potassium']}" * bool(settings["potassium"]),
-            seeds="; docs/model.md has the mean of three" if settings["scored"] == settings["folds"] else "",
             scored=settings["scored"], folds=settings["folds"],
             data=", ".join(f"{name} {n}" for name, n in found["n_records"].items()),
             note="records scored; ludb counts two lead pairs each",

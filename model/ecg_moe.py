@@ -87,7 +87,7 @@ def rows_of(x: Tensor) -> Tensor:
 
 
 def halved(x: Tensor) -> Tensor:
-    """Means of pairs, (k, C, n) -> (k, C, n / 2), in an eighth of the time of torch's average pooling."""
+    """Means of pairs, (k, C, n) -> (k, C, n / 2): for 32 hops an eighth of the time of torch's average pooling."""
     return (x[..., ::2] + x[..., 1::2]) * 0.5
 
 
@@ -102,12 +102,12 @@ class TrendSeasonView(nn.Module):
 
     def merge(self) -> None:
         """Fold the moving average and both maps into one, for service."""
-        n = self.season.in_features
-        zero, one = self.of_slow(torch.zeros(1, N_CHANNELS, n // N_CHANNELS)), torch.eye(n)
-        self.whole = nn.Linear(n, self.season.out_features)
-        self.whole.weight.data = (self.of_slow(one.reshape(n, N_CHANNELS, -1)) - zero).T.contiguous()
-        self.whole.bias.data = zero[0]
-        self.whole.requires_grad_(False)
+        n, device = self.season.in_features, self.season.weight.device
+        none = self.of_slow(torch.zeros(1, N_CHANNELS, n // N_CHANNELS, device=device))
+        each = self.of_slow(torch.eye(n, device=device).reshape(n, N_CHANNELS, -1))
+        self.whole = nn.Linear(n, self.season.out_features, device=device).requires_grad_(False)
+        self.whole.weight.copy_((each - none).T)
+        self.whole.bias.copy_(none[0])
 
     def of_slow(self, slow: Tensor) -> Tensor:  # (k, 2, 125) -> (k, view)
         trend = fn.avg_pool1d(slow, 25, 1, 12, count_include_pad=False)

@@ -34,6 +34,8 @@ from model.figures import FoldResult, figures, temperatures
 from model.pool import Pool, join
 from model.segments import Int
 
+RECIPE = "ecg-moe-4"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
+
 
 def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dict[str, object]:
     """Cut, score by folds, train on everything, write weights, figures and card to `out`. Gives the figures.
@@ -43,7 +45,7 @@ def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dic
     _claim(work, settings)
     pool, extra = _pool(settings, work), Extra.load(settings)
     fold = pool.folds(settings.folds, settings.seed)
-    version = f"ecg-moe-4-seed{settings.seed}" + ("" if settings.scored > 1 else "-quick")
+    version = f"{RECIPE}-seed{settings.seed}" + ("" if settings.scored > 1 else "-quick")
     taught = pool.source != "potassium-unseen"
     shipped = _train_one(pool, np.flatnonzero(taught), settings, work, "all", device, extra)
     known = np.isfinite(pool.potassium[taught]).any()
@@ -77,19 +79,21 @@ def calibrate(model: EcgMoe, found: dict[str, float]) -> None:
 
 
 def settings_of(work: Path) -> Settings:
-    """Those that the training in `work` was run with. Raises ValueError where this code does not read what it left."""
-    told = json.loads((work / "settings.json").read_text())
-    if told.get("format") != judge.FORMAT:
-        have = told.get("format", "of an older code")
-        raise ValueError(f"{work}: checkpoints are {have}, this code reads {judge.FORMAT}; train again into {work}")
+    """Those that the training in `work` was run with, all folds scored. Raises ValueError where there is none, or one
+    of another recipe."""
+    stamp = work / "settings.json"
+    told = json.loads(stamp.read_text()) if stamp.is_file() else {}
+    if told.get("recipe") != RECIPE:
+        have = f"one of {told.get('recipe', 'an older recipe')}" if told else "none"
+        raise ValueError(f"{work}: wants a finished training of {RECIPE}, there is {have}; train with --work {work}")
     sources = tuple((name, limit) for name, limit in told["settings"]["sources"])
-    return Settings(**told["settings"] | {"sources": sources})
+    return Settings(**told["settings"] | {"sources": sources, "scored": told["settings"]["folds"]})
 
 
 def _claim(work: Path, settings: Settings) -> None:
-    """Start over where the folder holds another run's checkpoints, or such as this code does not read."""
+    """Start over where the folder holds another run's checkpoints, or those of another recipe."""
     stamp = work / "settings.json"
-    told = json.dumps({"format": judge.FORMAT, "settings": asdict(replace(settings, scored=0))})
+    told = json.dumps({"recipe": RECIPE, "settings": asdict(replace(settings, scored=0))})
     if work.exists() and not (stamp.is_file() and stamp.read_text() == told):
         for old in [*work.glob("*.pt"), *work.glob("pool.npz"), stamp]:
             old.unlink(missing_ok=True)

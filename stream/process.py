@@ -98,12 +98,15 @@ def stand_by() -> None:
 def steady_heap() -> None:
     """Before a role begins: what memory is given back to the system. Pieces of 4 MiB are, whole: by itself the C
     library's limit grows, and its heap with holes. Smaller ones are not: to have their pages again for each call costs
-    a fifth of the model's time. With glibc alone; elsewhere the system's ways stay."""
+    a fifth of the model's time. With glibc alone, and not where MALLOC_MMAP_THRESHOLD_ or MALLOC_TRIM_THRESHOLD_ says
+    otherwise."""
     m_trim_threshold, m_mmap_threshold = -1, -3
     with contextlib.suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_mmap_threshold, 4 << 20)
-        mallopt(m_trim_threshold, 64 << 20)
+        if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+            mallopt(m_mmap_threshold, 4 << 20)
+        if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+            mallopt(m_trim_threshold, 64 << 20)
 
 
 def settle_memory() -> None:

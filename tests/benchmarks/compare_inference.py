@@ -2,13 +2,13 @@
 
     RECORDINGS=... python -m tests.benchmarks.compare_inference --work runs/train --json inference.json
 
-All rows in one run on one thread: the same windows (10 s, two leads, 125 Hz), batches, warm-up, and interleaved
-repeats; arrays in and arrays out. Baselines are trained here without fold 0 of the training's own pool, ECG-MoE is that
-run's model without fold 0; accuracy is on fold 0, patients that none of them saw. A row's time is for what a bed needs
-in a second: one window every 2 s for the baselines; for ECG-MoE, streaming, half a hop, half a window and 1.2 beats (72
-a minute), and `whole windows` all hops and beats of its 10 s each time, nothing kept. ECG-MoE's rows also classify each
-beat, which no baseline here does. Not counted on either side: resampling and the R peaks, which a monitor finds for its
-alarms anyway. Trained baselines are kept in --work, so that times can be taken again on a quiet machine.
+All rows in one run on one thread: the same windows (10 s, two leads, 125 Hz), batches and warm-up, the rows in turns of
+six calls; arrays in and arrays out. Baselines are trained here without fold 0 of the training's own pool, ECG-MoE is
+that run's model without fold 0; accuracy is on fold 0, patients that none of them saw. A row's time is for what a bed
+needs in a second: one window every 2 s for the baselines; for ECG-MoE, streaming, half a hop, half a window and 1.2
+beats (72 a minute), and `whole windows` all hops and beats of its 10 s each time, nothing kept. ECG-MoE's rows also
+classify each beat, which no baseline here does. Not counted on either side: resampling and the R peaks, which a monitor
+finds for its alarms anyway. Trained baselines are kept in --work, so that times can be taken again on a quiet machine.
 """
 
 import argparse
@@ -26,7 +26,8 @@ import torch
 from model import train as trainer
 from model.ecg_moe import EcgMoe, example_inputs
 from model.figures import FoldResult, challenge_figures, person_figures, potassium_figures, rr_figures
-from model.judge import FORMAT, Judge, traced
+from model.judge import Judge, traced
+from model.noise import fold_model
 from model.pool import Pool
 from model.segments import Int
 from stream.process import steady_heap
@@ -144,13 +145,13 @@ def main() -> None:
         taught = np.flatnonzero((fold != 0) & (pool.source != "potassium-unseen"))
         left = np.flatnonzero(fold == 0)
         hops = np.flatnonzero(np.isin(pool.of_hop, left))
-        model = trainer._train_one(pool, taught, settings, given.work, "fold0", "cpu")
+        model = fold_model(given.work, 0)
         result = FoldResult.of(model, pool, left, "cpu")
         found["ECG-MoE"] = {"worth": worth(pool, left, result.hops, result.windows)}
         for name, net in nets.items():
             if name.startswith("five"):
                 continue  # its nets are the shared one's size, each with one task
-            kept = given.work / f"baseline {name}, seed {given.seed}, {given.steps} steps, format {FORMAT}.pt"
+            kept = given.work / f"baseline {name}, seed {given.seed}, {given.steps} steps, beside {trainer.RECIPE}.pt"
             if kept.is_file():
                 net.load_state_dict(torch.load(kept, weights_only=True))
             elif given.kept:

@@ -3,9 +3,9 @@
     RECORDINGS=... python -m tests.benchmarks.shockable --work runs/train
 
 The windows of a finished training's folds (every 2 s, labelled by their last 4 s), each judged by the model trained
-without its patient; the VF index at the end of each, of ten folds by record (`fit_vf`), at the threshold that all
-records together chose; and `model.vf.shockable` of the two, which the monitor tells. Shockable at 0.5 and more.
-Where there is no index (the first four seconds, a gap) the model's answer stands for all three.
+without its patient; the VF index at the end of each, of ten folds by record (`fit_vf`), at its default
+threshold; and `model.vf.shockable` of the two, which the monitor tells. Shockable at 0.5 and more.
+Where there is no report (the first four seconds) the model's answer stands for all three.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from model import train
 from model.course import Settings
 from model.figures import FoldResult
 from model.labels import RHYTHMS
+from model.noise import fold_model
 from model.pool import Pool
 from model.vf import shockable
 from tests.benchmarks import fit_vf
@@ -35,9 +36,7 @@ def by_model(settings: Settings, pool: Pool, work: Path) -> dict[str, npt.NDArra
     here = np.isin(pool.source, ("vfdb", "mitdb", "cudb"))
     parts = []
     for k in range(settings.folds):
-        taught = np.flatnonzero((fold != k) & (pool.source != "potassium-unseen"))
-        model = train._train_one(pool, taught, settings, work, f"fold{k}", "cpu")
-        result = FoldResult.of(model, pool, np.flatnonzero(here & (fold == k)), "cpu")
+        result = FoldResult.of(fold_model(work, k), pool, np.flatnonzero(here & (fold == k)), "cpu")
         known = pool.shockable[result.hops] >= 0
         said, vt = result.windows["shockable"][known], result.windows["rhythm"][known, RHYTHMS.index("VT")]
         parts.append((result.hops[known], said, vt))

@@ -133,18 +133,20 @@ def test_another_seed_starts_afresh(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "all-views.pt").write_bytes(b"checkpoint")
     trainer._claim(tmp_path, replace(SMALL, scored=2))
     assert (tmp_path / "all-views.pt").exists()
-    assert trainer.settings_of(tmp_path) == replace(SMALL, scored=0)
+    assert trainer.settings_of(tmp_path) == replace(SMALL, scored=SMALL.folds)
     trainer._claim(tmp_path, replace(SMALL, seed=1))
     assert not (tmp_path / "all-views.pt").exists()
 
 
-def test_what_another_format_of_the_model_left_is_not_gone_on_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_another_recipe_left_is_not_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer._claim(tmp_path, SMALL)
     (tmp_path / "all-views.pt").write_bytes(b"checkpoint")
-    monkeypatch.setattr(trainer.judge, "FORMAT", "next")
-    with pytest.raises(ValueError, match=r"this code reads next; train again"):
+    with pytest.raises(ValueError, match=r"a finished training of ecg-moe-\d+, there is none"):
+        trainer.settings_of(tmp_path / "elsewhere")
+    monkeypatch.setattr(trainer, "RECIPE", "next")
+    with pytest.raises(
+        ValueError, match=r"a finished training of next, there is one of ecg-moe-\d+; train with --work"
+    ):
         trainer.settings_of(tmp_path)
     trainer._claim(tmp_path, SMALL)
     assert not (tmp_path / "all-views.pt").exists()

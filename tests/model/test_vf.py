@@ -52,7 +52,8 @@ def test_what_is_no_rhythm_at_all_is_no_fibrillation(what):
     }[what]
     report = index(x.astype(np.float32)[None])
     assert report.changes == []
-    assert not (report.index >= 0.5).any()
+    seen = report.index[report.at >= 1000]
+    assert np.isnan(seen).all() if what == "missing" else seen.max() < 0.5
 
 
 def test_a_rhythm_that_stops_and_comes_back_is_no_fibrillation():
@@ -61,7 +62,7 @@ def test_a_rhythm_that_stops_and_comes_back_is_no_fibrillation():
     x[3000:6000] = rng.normal(scale=0.015, size=3000)
     report = index(np.stack([x, 0.6 * x]))
     assert report.changes == []
-    assert not (report.index >= 0.5).any()
+    assert report.index[report.at >= 1000].max() < 0.5
     # No second of the window may be silent: this is what tells asystole at once, whatever stands before or after.
     silent = (report.at >= 3500) & (report.at < 6750)
     assert not report.index[silent].any()
@@ -82,7 +83,7 @@ def test_simulated_asystole_is_no_fibrillation(seed):
     x = (patient.render(0, patient.n_script)[:2] / 200).astype(np.float32)
     report = index(x)
     assert report.changes == []
-    assert not (report.index >= 0.5).any()
+    assert report.index[report.at >= 1000].max() < 0.5
 
 
 def test_slow_broad_waves_that_repeat_are_no_fibrillation():
@@ -122,7 +123,7 @@ def test_an_electrode_loose_for_two_seconds_changes_no_judgement():
     assert [c.on for c in vf.changes] == [True]
     calm = index(leaping(sinus(7500, rng), 3750, 4250)[None])
     assert calm.changes == []
-    assert not (calm.index >= 0.5).any()
+    assert calm.index[calm.at >= 1000].max() < 0.5
     during = (calm.at > 3750) & (calm.at <= 5000)
     assert np.unique(calm.index[during]).size == 1
 

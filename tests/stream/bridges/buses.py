@@ -66,7 +66,6 @@ class Bus:
         self.got: list[Got] = []
         self.texts: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self.consuming = asyncio.Event()  # the consumer has asked for all that comes from now on
 
     def settings(self, **changes: Any) -> BridgeSettings:
         raise NotImplementedError
@@ -77,10 +76,7 @@ class Bus:
         await self.begin_to_consume()
 
     async def begin_to_consume(self) -> None:
-        """Start the consumer. MQTT keeps nothing for one that has not subscribed yet, so that is waited for."""
         self.tasks.append(asyncio.create_task(self.consume()))
-        if self.kind == "mqtt":
-            await asyncio.wait_for(self.consuming.wait(), 30)
 
     async def stop(self) -> None:
         for task in self.tasks:
@@ -148,6 +144,12 @@ class Mqtt(Process):
     kind = "mqtt"
     extra = ""
 
+    async def begin_to_consume(self) -> None:
+        """Until it has subscribed: the broker keeps nothing for a consumer that it has never seen."""
+        self.subscribed = asyncio.Event()
+        await super().begin_to_consume()
+        await asyncio.wait_for(self.subscribed.wait(), 30)
+
     def command(self) -> list[str]:
         path = self.folder / "mosquitto.conf"
         path.write_text(
@@ -180,7 +182,7 @@ class Mqtt(Process):
             with contextlib.suppress(aiomqtt.MqttError):
                 async with self.client("consumer", False) as client:
                     await client.subscribe("ecg/#", qos=1)
-                    self.consuming.set()
+                    self.subscribed.set()
                     async for message in client.messages:
                         self.texts.append(f"{message.topic} {message.payload.decode()}")
                         if str(message.topic).endswith("/event"):
@@ -272,6 +274,7 @@ class Amqp(Bus):
         self.url = "amqp://guest:guest@127.0.0.1:5672/"
         self.exchange = f"ward-test-{secrets.token_hex(4)}"
         self.beats: list[dict[str, Any]] = []
+        self.consuming = asyncio.Event()
 
     def settings(self, **changes: Any) -> BridgeSettings:
         return AmqpSettings(url=f"amqp://127.0.0.1:{self.proxy.port}", exchange=self.exchange, **(QUICK | changes))
@@ -289,8 +292,10 @@ class Amqp(Bus):
         import aio_pika
 
         while True:
-            with contextlib.suppress(OSError, aio_pika.exceptions.AMQPError):
+            try:
                 await self._consume_once()
+            except (OSError, aio_pika.exceptions.AMQPError) as fault:
+                print(f"the consumer lost RabbitMQ: {fault!r}")  # shown where the test fails
             await asyncio.sleep(0.2)
 
     async def _consume_once(self) -> None:

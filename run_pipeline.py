@@ -402,13 +402,13 @@ def train(arguments: tuple[str, ...]) -> None:
     """Train ECG-MoE on the public recordings, and on simulated patients for potassium: weights, figures, model card."""
     from model import train as trainer
 
-    if not any(argument.startswith(("--potassium", "--help", "-h")) for argument in arguments):
+    def simulate(quick: bool) -> str:
         from simulators import potassium
 
-        folder = RUNS / "simulated"
-        potassium.write(folder, 40 if "--quick" in arguments else 400, duration_s=60.0, seed=0)
-        arguments = (*arguments, "--potassium", str(folder))
-    sys.exit(trainer.main(list(arguments)))
+        potassium.write(RUNS / "simulated", 40 if quick else 400, duration_s=60.0, seed=0)
+        return str(RUNS / "simulated")
+
+    sys.exit(trainer.main(list(arguments), simulate))
 
 
 @main.command(

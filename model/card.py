@@ -6,7 +6,7 @@ _HEAD = """# ECG-MoE, weights {version}
 
 Research software. Not a medical device; no judgement of it may guide the care of a patient.
 
-- **Command**: `python -m model.train --seed {seed}{options}`
+- **Command**: `python -m model.train --seed {seed}{options} --out out`
 - **Shipped weights** learnt from every recording below; the figures are of models that did not see the patient
   ({scored} of {folds} patient-wise folds, left out of the pre-training too).
   One seed, seed {seed}.

@@ -18,6 +18,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -131,8 +132,9 @@ def _train_one(
     return model.eval()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; gives the exit code."""
+def main(arguments: list[str] | None = None, simulate: Callable[[bool], str] | None = None) -> int:
+    """The command line; gives the exit code. `simulate` (whether the run is a quick one) writes what potassium is
+    learnt from, where no folder is named, and gives the folder."""
     parser = argparse.ArgumentParser(
         prog="run_pipeline.py train",
         description=__doc__,
@@ -140,14 +142,19 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=judge.WEIGHTS.parent, help="folder for weights, figures and card")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, figures and card")
     parser.add_argument(
         "--work",
         type=Path,
         default=Path("runs/train"),
         help="folder for checkpoints; an interrupted run goes on from them",
     )
-    parser.add_argument("--potassium", default="", help="folder that simulators.potassium wrote; without it, untrained")
+    parser.add_argument(
+        "--potassium",
+        default="",
+        help="folder that simulators.potassium wrote; without it, "
+        "run_pipeline.py writes one, and model.train leaves the task untrained",
+    )
     parser.add_argument("--source", action="append", default=[], help="a further database to learn from: mimic-iv-ecg")
     parser.add_argument("--quick", action="store_true", help="a small run, under three minutes on two cores")
     parser.add_argument("--scored", type=int, help="how many of the 4 patient-wise folds are scored (default all)")
@@ -157,11 +164,16 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     settings = Settings(seed=given.seed)
+    if given.scored is not None and not 0 <= given.scored <= settings.folds:
+        parser.error(f"--scored: {given.scored}; give 0 to {settings.folds}")
+    if given.potassium and not (Path(given.potassium) / SIMULATED_POTASSIUM[0]).is_dir():
+        parser.error(f"--potassium: {given.potassium} has no {SIMULATED_POTASSIUM[0]}/; simulators.potassium writes it")
     settings = settings.quick() if given.quick else settings
     if given.scored is not None:
         settings = replace(settings, scored=given.scored)
     more = tuple((source, None) for source in given.source)
-    settings = replace(settings, potassium=given.potassium, sources=(*settings.sources, *more))
+    potassium = given.potassium or (simulate(given.quick) if simulate else "")
+    settings = replace(settings, potassium=potassium, sources=(*settings.sources, *more))
     if given.fresh:
         shutil.rmtree(given.work, ignore_errors=True)
     about = train(settings, given.out, given.work, given.device)

@@ -11,6 +11,16 @@ def version_text(version: object, spoken: int) -> str:
     return f"v: {version!r} is not the version {spoken} spoken here; update this side or send v={spoken}"
 
 
+def id_of(frame: bytes) -> str:
+    """The `id` of a frame that was refused, for the answer; empty where none can be read."""
+    try:
+        raw = msgspec.msgpack.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    known = raw.get("id") if isinstance(raw, dict) else None
+    return known[:64] if isinstance(known, str) else ""
+
+
 def refusal(frame: bytes | memoryview, error: msgspec.ValidationError, spoken: int) -> tuple[str, str]:
     """The counter that it goes under, and a text: the slow way, as only a refused frame pays for it."""
     try:
@@ -43,6 +53,12 @@ def samples_fault(packet: Any, last_first: int) -> str:
             f"data: {packet.data.nbytes} bytes, but {len(packet.signals)} signals x {packet.n} samples "
             f"of int16 take {expected}; send signals in rows, little-endian"
         )
+    for signal in packet.signals:
+        if signal.kind == "ecg" and signal.unit != "mV":
+            return (
+                f"signals: {signal.name} is an ECG in {signal.unit!r}, and all limits are in mV; say unit 'mV', with "
+                "the gain in digital units per mV (1000 where one is a microvolt)"
+            )
     if packet.first > last_first:
         return f"first: {packet.first} is beyond any recording; count from the start of the epoch"
     labels, beats = getattr(packet, "labels", ()), getattr(packet, "beats", ())

@@ -224,7 +224,10 @@ def _one_gain(
             for i in range(len(segments)):
                 scales[i][-1], shifts[i][-1] = -scales[i][-1], -shifts[i][-1]
         kind = kind_of(name, unit)
-        unit, gain = millivolts(kind, unit, gain)
+        try:
+            unit, gain = millivolts(kind, unit, gain)
+        except ValueError as error:
+            raise DatasetError(f"{path.name}: signal {name} {error}") from None
         signals.append(SignalInfo(name, kind, unit, gain, baseline))
     return tuple(signals), tuple(
         replace(s, scale=tuple(scales[i]), shift=tuple(shifts[i])) for i, s in enumerate(segments)

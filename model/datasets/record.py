@@ -111,8 +111,9 @@ def kind_of(name: str, unit: str) -> Kind:
 
 
 def millivolts(kind: Kind, unit: str, gain: float) -> tuple[str, float]:
-    """Unit and gain of a signal, with an ECG in µV or V told in mV."""
-    factor = _MILLIVOLTS.get(unit.lower())
-    if kind != "ecg" or factor is None:
+    """Unit and gain of a signal, with an ECG in µV or V told in mV. Raises ValueError for one in no voltage."""
+    if kind != "ecg":
         return unit, gain
-    return "mV", gain / factor
+    if unit.lower() not in _MILLIVOLTS:
+        raise ValueError(f"is an ECG in {unit!r}; put its gain per mV, and mV, into the header")
+    return "mV", gain / _MILLIVOLTS[unit.lower()]

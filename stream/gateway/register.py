@@ -3,18 +3,17 @@
 No sockets, files or clocks. The journal is the truth of alerts, and this its newest page in memory.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from msgspec.structs import replace
 
+from stream.alarms.lifecycle import LONGEST_S
 from stream.gateway.journal import utc
 from stream.wire import Action, AlertEvent, Greeting, Numeric, Snapshot, Stamps
 
 MAX_BEDS = 4096
-MAX_PAUSE_S = 3600.0
 LEFT_BEHIND_NS = 10_000_000_000
 EARLY_NS = 5_000_000_000
 FORGET_NS = 600_000_000_000
@@ -96,8 +95,11 @@ class Register:
         pause = action.kind in {"audio_pause", "alarm_pause"}
         if pause and action.until_s is None:
             raise ActionError(f"until_s: {action.kind} needs the seconds it lasts; give 120, say")
-        if action.until_s is not None and not (math.isfinite(action.until_s) and 0 < action.until_s <= MAX_PAUSE_S):
-            raise ActionError(f"until_s: {action.until_s} is outside 0 to {MAX_PAUSE_S:g} s")
+        longest = LONGEST_S.get(action.kind)
+        if action.until_s is not None and longest is None:
+            raise ActionError(f"until_s: goes with {', '.join(LONGEST_S)}, not with {action.kind}; leave it out")
+        if action.until_s is not None and longest is not None and not 0 < action.until_s <= longest:
+            raise ActionError(f"until_s: {action.until_s} is outside 0 to {longest} s, the longest {action.kind}")
         if (action.kind == "limits") != bool(action.limits):
             raise ActionError("limits: goes with the action limits, and only there; give them by code of the alarm")
         return replace(action, at_ns=now_ns, epoch=bed.epoch if bed else "", sample=None)

@@ -29,6 +29,7 @@ from stream.log import mark_ready
 from stream.messages import published
 from stream.metrics import Metrics, Snapshot, endpoint
 from stream.process import Stop, bind, fresh_id, settle_memory
+from stream.refusals import id_of
 from stream.wire import Action, AlertEvent, Alerts, Greeting, Strip, WireError
 
 if TYPE_CHECKING:
@@ -193,13 +194,13 @@ class Gateway:
                 try:
                     take(envelope, wire.decode(frame), frame)
                 except WireError as error:
-                    self._refuse(socket, envelope, error)
+                    self._refuse(socket, envelope, frame, error)
 
-    def _refuse(self, socket: zmq.Socket[bytes], envelope: list[bytes], error: WireError) -> None:
+    def _refuse(self, socket: zmq.Socket[bytes], envelope: list[bytes], frame: bytes, error: WireError) -> None:
         side = "shard" if socket is self._shards else "client"
         self._complain(f"refused_{error.cause}", side=side, text=str(error))
         if socket is self._control:
-            self._send(self._control, envelope, wire.Reply(id="", ok=False, text=str(error)[:1000]))
+            self._send(self._control, envelope, wire.Reply(id=id_of(frame), ok=False, text=str(error)[:1000]))
 
     def _welcome(self) -> bool:
         """Whether a subscriber has come; it waits for a first publication to know that it is heard."""

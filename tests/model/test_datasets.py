@@ -187,6 +187,11 @@ def test_an_ecg_in_microvolts_is_told_in_millivolts(tmp_path: Path) -> None:
     np.testing.assert_allclose(physical(record), digital / 2000, atol=1e-6)
 
 
+def test_an_ecg_in_no_voltage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="signal II is an ECG in 'furlong'; put its gain per mV"):
+        read(write(tmp_path, "r", ramp(), units=["furlong", "mV"]))
+
+
 def test_leads_come_in_the_order_asked_for(tmp_path: Path) -> None:
     record = read(write(tmp_path, "r", ramp()), leads=["v1", "II"])
     assert [signal.name for signal in record.signals] == ["V1", "II"]

@@ -284,3 +284,14 @@ def test_a_result_is_scored_only_on_its_own_records(pool: Pool) -> None:
     assert found["n_records"] == {"mitdb": 2}
     assert set(pool.of_beat[result.beats]) == {1, 2}
     assert found["rr"]["n"] == int(np.isin(pool.of_hop, [1, 2]).sum())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [(["--scored", "9"], "--scored: 9; give 0 to 4"), (["--potassium", "/none"], "/none has no")]
+)
+def test_what_a_training_cannot_be_run_with_is_said_at_once(
+    given: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        trainer.main(["--out", "out", *given])
+    assert told in capsys.readouterr().err

@@ -90,6 +90,7 @@ def test_a_producer_does_what_its_control_socket_asks_and_keeps_its_ledger(
     thread.start()
     try:
         got: list[wire.Waveform] = []
+        ended: set[str] = set()
 
         def serve(until: Callable[[], bool]) -> None:
             deadline = time.monotonic() + 20
@@ -102,6 +103,8 @@ def test_a_producer_does_what_its_control_socket_asks_and_keeps_its_ledger(
                             router.send_multipart([identity, wire.encode(ack)])
                         elif isinstance(message, wire.Waveform):
                             got.append(message)
+                        elif isinstance(message, wire.End):
+                            ended.add(message.bed)
 
         serve(lambda: {p.bed for p in got} == {"a", "b"})
         told = tell(control, Fault(kind="lead_off", bed="a", for_s=1.0))
@@ -120,6 +123,7 @@ def test_a_producer_does_what_its_control_socket_asks_and_keeps_its_ledger(
         assert sent.phases_s == {"a": 0.0, "b": 6.18}
         serve(lambda: sum(p.n for p in got) >= sum(bed.n_samples for bed in sent.beds.values()))
         assert sum(p.n for p in got) == sum(producer.samples.values())
+        serve(lambda: ended == {"a", "b"})  # it waits for confirmations now, and need not for long
     finally:
         over.set()
         thread.join(30)

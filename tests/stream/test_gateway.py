@@ -321,7 +321,9 @@ def test_an_action_sent_twice_is_done_once(bench: Bench) -> None:
         (action(bed="bed-9"), "bed: 'bed-9' is not monitored now; known: bed-1"),
         (action(alert_id="a9"), "alert_id: 'a9' does not stand at bed 'bed-1'"),
         (action(kind="audio_pause"), "until_s: audio_pause needs the seconds it lasts"),
-        (action(kind="alarm_pause", until_s=-1.0), "until_s: -1.0 is outside 0 to 3600 s"),
+        (action(kind="alarm_pause", until_s=-1.0), "until_s: -1.0 is outside 0 to 1800 s"),
+        (action(kind="audio_pause", until_s=601.0), "until_s: 601.0 is outside 0 to 600 s, the longest audio_pause"),
+        (action(kind="alarms_on", until_s=60.0), "until_s: goes with audio_pause, alarm_pause, alarms_off, not with"),
         (action(kind="audio_pause", until_s=float("nan")), "until_s: nan is outside"),
         (action(kind="audio_pause", until_s=60.0, alert_id="a1"), "alert_id: goes with acknowledge"),
         (action(kind="limits"), "limits: goes with the action limits"),
@@ -492,6 +494,14 @@ def test_a_bad_frame_from_anywhere_is_refused_counted_and_logged_once_a_second(
     assert bench.gateway.counts[count] >= 60
     assert 1 <= len([entry for entry in logs if entry["event"] == count]) <= 5
     assert wire.decode(bench.operator.recv_multipart()[-1]).ok is False
+
+
+def test_the_answer_to_an_action_that_cannot_be_read_has_its_id(bench: Bench) -> None:
+    bench.operator.send_multipart([b"", frame_with(action(7), kind="mute")])
+    bench.settle()
+    reply = wire.decode(bench.operator.recv_multipart()[-1])
+    assert (reply.id, reply.ok) == ("act-7", False)
+    assert "kind: 'mute' refused" in reply.text
 
 
 def frame_with(message: wire.AnyMessage, **raw: object) -> bytes:

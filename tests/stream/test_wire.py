@@ -182,6 +182,11 @@ SIGNAL = RAW["signals"][0]
         ("signals", [SIGNAL | {"gain": 0.0}] * 2, r"signals\[0\].gain: 0.0"),
         ("signals", [SIGNAL, SIGNAL | {"gain": float("inf")}], r"signals\[1\].gain: inf"),
         ("signals", [SIGNAL | {"kind": "eeg"}] * 2, r"signals\[0\].kind: 'eeg'"),
+        (
+            "signals",
+            [SIGNAL, SIGNAL | {"name": "V", "kind": "ecg", "unit": "uV"}],
+            "V is an ECG in 'uV', .* say unit 'mV'",
+        ),
         ("data", b"123", "data: 3 bytes"),
         ("data", "text", "data: 'text'"),
         ("off", 2**16, "off: 65536"),

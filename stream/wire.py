@@ -57,8 +57,8 @@ class WireError(ValueError):
 
 
 class Signal(Struct, frozen=True, forbid_unknown_fields=True):
-    """One signal of a bed. Physical value = (digital - baseline) / gain, in `unit`; an ECG's is mV. A `counter` holds the
-    index of each sample modulo 2**15: it is checked where the samples go into the analysis, and counted."""
+    """One signal of a bed. Physical value = (digital - baseline) / gain, in `unit`; an ECG's is mV. A `counter` holds
+    the index of each sample modulo 2**15: it is checked where the samples go into the analysis, and counted."""
 
     name: Name
     kind: Literal["ecg", "pleth", "abp", "resp", "counter", "other"]

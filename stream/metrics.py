@@ -50,7 +50,9 @@ class Metrics:
         try:
             from prometheus_client import CollectorRegistry, start_http_server
         except ImportError:
-            raise MetricsError("metrics: prometheus-client is not installed; pip install wardbeat[metrics]") from None
+            raise MetricsError(
+                "metrics: prometheus-client is not installed; pip install -c constraints.txt -e '.[metrics]'"
+            ) from None
         self.role = role
         self._snapshot = Snapshot()
         registry = CollectorRegistry()

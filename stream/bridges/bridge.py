@@ -231,7 +231,7 @@ def need(library: str, extra: str) -> None:
     try:
         importlib.import_module(library)
     except ImportError:
-        raise BusError(f"kind: {library} is not installed; pip install 'wardbeat[{extra}]'") from None
+        raise BusError(f"kind: {library} is not installed; pip install -c constraints.txt -e '.[{extra}]'") from None
 
 
 def is_url(*schemes: str) -> Any:

@@ -254,7 +254,7 @@ class _Ward:
             why = "; the producer was killed, so what it sent is not known" if self._account.exists() else ""
             return f"{judged} judged, {missing} missing{why}"
         sent = sum(self._sent().values())
-        late = "stopped before all were judged" if self._stopped else f"not all were judged after {SETTLE_S:g} s"
+        late = "stopped with judgements under way" if self._stopped else f"not all were judged after {SETTLE_S:g} s"
         rest = f"{self.unaccounted} unaccounted" if self._settled else late
         return f"{sent} sent, {judged} judged, {missing} missing, {rest}"
 

@@ -217,7 +217,8 @@ def _index(  # type: ignore[no-untyped-def]
             index = 0.0 if np.isnan(z) else 1.0 / (1.0 + np.exp(-z))
             report[n_out, 0] = row
             report[n_out, 1] = at
-            report[n_out, 2] = index if _any_whole(line, end) else np.nan
+            # A lead that had a say is whole: only where none had is it looked for.
+            report[n_out, 2] = np.nan if np.isnan(z) and not _any_whole(line, end) else index
             n_out += 1
             if still:  # no news: it neither turns the state nor breaks what was about to
                 continue

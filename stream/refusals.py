@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what msgspec raises for what is no msgpack
+
 
 def version_text(version: object, spoken: int) -> str:
     """Of a frame of another version."""
@@ -15,7 +17,7 @@ def id_of(frame: bytes) -> str:
     """The `id` of a frame that was refused, for the answer; empty where none can be read."""
     try:
         raw = msgspec.msgpack.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return ""
     known = raw.get("id") if isinstance(raw, dict) else None
     return known[:64] if isinstance(known, str) else ""
@@ -25,7 +27,7 @@ def refusal(frame: bytes | memoryview, error: msgspec.ValidationError, spoken: i
     """The counter that it goes under, and a text: the slow way, as only a refused frame pays for it."""
     try:
         raw = msgspec.msgpack.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return "garbage", "not msgpack"
     if not isinstance(raw, dict):
         return "garbage", f"a frame is a map, this is a {type(raw).__name__}"

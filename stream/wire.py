@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-from stream.refusals import columns_fault, refusal, samples_fault, version_text
+from stream.refusals import UNREADABLE, columns_fault, refusal, samples_fault, version_text
 
 VERSION = 1
 
@@ -581,7 +581,7 @@ def decode(frame: bytes | memoryview) -> AnyMessage:
         message: AnyMessage = _decoder.decode(frame)
     except msgspec.ValidationError as error:
         raise WireError(*refusal(frame, error, VERSION)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise WireError("garbage", f"not msgpack: {error}") from None
     if message.v != VERSION:
         raise WireError("version", version_text(message.v, VERSION))

@@ -39,7 +39,7 @@ def main(called: tuple[str, ...], missed: tuple[str, ...], seed: int, cache: Pat
 
     torch.set_num_threads(1)
     plain, more = fit_vf.gathered(seed, cache)
-    found = fit_vf.segments(plain, fit_vf.held_out(plain, more, 10, seed))
+    found = fit_vf.segments(plain, fit_vf.held_out(plain, more, fit_vf.PATIENT_FOLDS, seed))
     rows = [(name, fit_vf.OTHER, "called, not labelled") for name in called]
     rows += [(name, fit_vf.VF, "labelled, missed") for name in missed]
     figure, axes = plt.subplots(len(rows), EACH, figsize=(16, 1.4 * len(rows)), layout="constrained", squeeze=False)

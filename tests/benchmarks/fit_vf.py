@@ -37,6 +37,7 @@ FORESTS, TREES, LEAVES, DRAWN = 3, 30, 12, 25_000
 # less, slow waves of other rhythms more.
 SLOW_VF, SLOW_VF_DISTURBED, SLOW_OTHER = 0.3, 0.1, 2.0
 OTHER, VF, VT, MIXED = 0, 1, 2, -1
+PATIENT_FOLDS = 10  # by which the index is judged where it is not fitted
 THRESHOLD = -1.3  # without folds, of the run that docs/periods.md tells of
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

@@ -26,7 +26,6 @@ from model.pool import Pool
 from model.vf import shockable
 from tests.benchmarks import fit_vf
 
-INDEX_FOLDS = 10
 Floats = npt.NDArray[np.float64]
 
 
@@ -48,7 +47,7 @@ def by_index(pool: Pool, hops: npt.NDArray[np.int64], seed: int, cache: Path | N
     """VF index (k,) at the ends of `hops`, NaN where there is none."""
     plain, more = fit_vf.gathered(seed, cache)
     at: dict[tuple[str, int], float] = {}
-    for name, odds in fit_vf.held_out(plain, more, INDEX_FOLDS, seed).items():
+    for name, odds in fit_vf.held_out(plain, more, fit_vf.PATIENT_FOLDS, seed).items():
         at |= {(name, tick): z for tick, z in zip(plain[name].at.tolist(), odds.tolist(), strict=True)}
     names = [f"{pool.source[r]}/{pool.name[r]}" for r in pool.of_hop[hops]]
     wanted = list(zip(names, pool.hop_end[hops].tolist(), strict=True))

@@ -28,7 +28,7 @@ Step = Callable[[np.random.Generator], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is made of. Steps are of `batch` items each."""
+    """What a run is made of. Steps are of `batch` items each, but where something else is said."""
 
     seed: int = 0
     folds: int = 4  # the split has so many
@@ -42,7 +42,8 @@ class Settings:
     flat: int = 120
     views: int = 100
     band: int = 1500
-    rr: int = 2000
+    rr: int = 4000
+    rr_batch: int = 1024  # of the RR phase, whose items are small
     beats: int = 250
     windows: int = 1500
     batch: int = 256
@@ -52,7 +53,7 @@ class Settings:
         sources = (("mitdb", None), ("vfdb", 6), ("ludb", 12), ("cinc2017", 240))
         return replace(
             self, sources=sources, scored=1, flat=12, views=40, band=100, rr=300,
-            beats=250, windows=200, batch=128, sequences=40,
+            rr_batch=128, beats=250, windows=200, batch=128, sequences=40,
         )  # fmt: skip
 
 
@@ -136,7 +137,7 @@ class Course:
         """The RR expert, from beats known by their time; it is frozen then."""
         expert = self.model.morphology.rr
         task = RrTask(expert, self.extra.beats or rr_beats.of_pool(self.pool, self._beats()), self.device)
-        self._fit("rr", [expert], lambda rng: task.loss(self.settings.batch, rng), self.settings.rr, 4e-3)
+        self._fit("rr", [expert], lambda rng: task.loss(self.settings.rr_batch, rng), self.settings.rr, 4e-3)
         task.settle()
 
     def beats(self) -> None:

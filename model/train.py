@@ -35,7 +35,7 @@ from model.figures import FoldResult, figures, temperatures
 from model.pool import Pool, join
 from model.segments import Int
 
-RECIPE = "ecg-moe-4"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
+RECIPE = "ecg-moe-5"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
 
 
 def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dict[str, object]:

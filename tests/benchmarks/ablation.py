@@ -2,11 +2,13 @@
 
     RECORDINGS=... python -m tests.benchmarks.ablation --json ablation.json --plot docs/ablation.png
     RECORDINGS=... python -m tests.benchmarks.ablation --variant no-lora --seed 0     # one row, one seed
+    RECORDINGS=... python -m tests.benchmarks.ablation --full --variant full --variant no-views
 
-One reduced budget for all rows (`BUDGET`: steps of 256 items), one patient-wise split: fold 0 of 3 is left out of
-every phase, the pre-training too. Beats are those of our own online detector, scored on DS1's records of that fold.
-The encoders (views and band stem) are trained once per seed, frozen and shared; so is the whole model's morphology
-path where a row changes none of it. What is done is kept in the JSON and not done again.
+One budget for all rows, one patient-wise split: fold 0 is left out of every phase, the pre-training too. The budget is
+`REDUCED`, with a fifth of the steps and one of three folds, or that of the shipped weights (`--full`: one of four).
+Beats are those of our own online detector, scored on DS1's records of that fold. The encoders (views and band stem) are
+trained once per seed, frozen and shared; so is the whole model's morphology path where a row changes none of it. What
+is done is kept in the JSON and not done again.
 """
 
 import json
@@ -40,7 +42,7 @@ from model.tokens import wave_and_features
 from tests.benchmarks.seeds import mean_sd
 from tests.benchmarks.variants import VARIANTS, PlainNet, Variant
 
-BUDGET = replace(
+REDUCED = replace(
     Settings(), folds=3, flat=60, views=100, band=200, rr=800, beats=250, windows=300,
     sources=(("mitdb", None), ("vfdb", None), ("cudb", None), ("cinc2017", 900)),
 )  # fmt: skip
@@ -57,19 +59,19 @@ Scores = dict[str, float | None]
 class Lab:
     """What all rows share: examples, split, encoders and the whole model's morphology path of a seed."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, budget: Settings) -> None:
         work.mkdir(parents=True, exist_ok=True)
-        self.work, self.pool = work, trainer._pool(BUDGET, work)
-        fold = self.pool.folds(BUDGET.folds, BUDGET.seed)
+        self.work, self.budget, self.pool = work, budget, trainer._pool(budget, work)
+        fold = self.pool.folds(budget.folds, budget.seed)
         self.taught, self.left = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
         everything = self._extra()
-        self.extra = everything.without(0, BUDGET)
-        self.told: tuple[Sequences | None, Int | None] = everything.scored(0, BUDGET)
+        self.extra = everything.without(0, budget)
+        self.told: tuple[Sequences | None, Int | None] = everything.scored(0, budget)
 
     def course(self, variant: Variant, seed: int, model: EcgMoe, pool: Pool) -> Course:
         """How a variant learns; nothing of the left-out fold is in it."""
         extra = variant.extra(self.extra, pool, self.taught)
-        return Course(model, pool, self.taught, replace(BUDGET, seed=seed), self.work, f"run-{seed}", extra)
+        return Course(model, pool, self.taught, replace(self.budget, seed=seed), self.work, f"run-{seed}", extra)
 
     def encoder(self, seed: int) -> dict[str, Any]:
         """Weights of the hop encoder, and the seconds it took."""
@@ -119,7 +121,7 @@ class Lab:
         chance = np.cumsum(size[pool.beat[beats]] ** -0.5 * np.where(paced, 0.05, 1.0))
 
         def step(rng: np.random.Generator) -> torch.Tensor:
-            index = draw(rng, beats, BUDGET.batch, chance)
+            index = draw(rng, beats, self.budget.batch, chance)
             logits = net(*beat_batch(pool, index, rng, "cpu"))
             return fn.cross_entropy(logits, torch.from_numpy(pool.beat[index].astype(np.int64)), label_smoothing=0.02)
 
@@ -131,7 +133,7 @@ class Lab:
     def _extra(self) -> Extra:
         path = self.work / "extra.pkl"
         if not path.is_file():
-            path.write_bytes(pickle.dumps(Extra.load(BUDGET)))
+            path.write_bytes(pickle.dumps(Extra.load(self.budget)))
         kept: Extra = pickle.loads(path.read_bytes())
         return kept
 
@@ -210,7 +212,7 @@ def row(lab: Lab, name: str, seed: int) -> dict[str, Any]:
     """Train a row with a seed and score it. `seconds`: of the processor, all phases."""
     if name in PLAIN:
         _, times, helped = PLAIN[name]
-        net, seconds = lab.plain(seed, times * BUDGET.beats)
+        net, seconds = lab.plain(seed, times * lab.budget.beats)
         return {"scores": plain_scores(lab, net, seed, helped), "seconds": seconds, "parameters": _size(net)}
     model, pool, seconds = lab.model(name, seed)
     return {"scores": scores(lab, model, pool), "seconds": seconds, "parameters": _size(model)}
@@ -255,22 +257,34 @@ def plot(done: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 @click.command(help=__doc__, context_settings={"show_default": True})
-@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/ablation"), help="examples and checkpoints")
+@click.option("--full", "whole", is_flag=True, help="the budget of the shipped weights")
+@click.option(
+    "--work", type=click.Path(path_type=Path), help="examples and checkpoints  [default: runs/ablation, ...-full]"
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="what is done  [default: in --work]")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="draw the differences here")
 @click.option("--variant", "names", type=click.Choice(list(ROWS)), multiple=True, help="rows  [default: all]")
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2))
 def main(
-    work: Path, json_path: Path | None, plot_path: Path | None, names: tuple[str, ...], seeds: tuple[int, ...]
+    whole: bool,
+    work: Path | None,
+    json_path: Path | None,
+    plot_path: Path | None,
+    names: tuple[str, ...],
+    seeds: tuple[int, ...],
 ) -> None:
     torch.set_num_threads(1)
-    lab = Lab(work)
-    kept = json_path or work / "ablation.json"
-    done: dict[str, dict[str, Any]] = json.loads(kept.read_text())["rows"] if kept.is_file() else {}
+    work = work or Path("runs/ablation-full" if whole else "runs/ablation")
+    lab = Lab(work, Settings() if whole else REDUCED)
+    kept, budget = json_path or work / "ablation.json", json.loads(json.dumps(asdict(lab.budget)))
+    told = json.loads(kept.read_text()) if kept.is_file() else {"budget": budget, "rows": {}}
+    if told["budget"] != budget:
+        raise click.ClickException(f"{kept}: its rows are of another budget; name another file with --json")
+    done: dict[str, dict[str, Any]] = told["rows"]
     wanted = [(seed, name) for seed in seeds for name in names or ROWS if str(seed) not in done.get(name, {})]
     for seed, name in tqdm(wanted, desc="rows", unit="row"):
         done.setdefault(name, {})[str(seed)] = row(lab, name, seed)
-        kept.write_text(json.dumps({"budget": asdict(BUDGET), "rows": done}, indent=1) + "\n")
+        kept.write_text(json.dumps({"budget": budget, "rows": done}, indent=1) + "\n")
     print(*table(("", *FIGURES, "parameters", "CPU s", "seeds"), summary(done)))
     if plot_path is not None:
         plot(done, plot_path)

@@ -429,14 +429,16 @@ def _absolute_bridge(bridge: AnySettings, folder: Path) -> AnySettings:
 
 def _plain(error: msgspec.ValidationError) -> str:
     """msgspec's words without its path, and with patterns said as what they ask for."""
-    text = str(error).partition(" - at `")[0].replace("`", "")
+    text = str(error).partition(" - at `")[0].replace("Expected `object`", "a table is wanted").replace("`", "")
     for pattern, meaning in (_MEANINGS | MEANINGS).items():
         text = text.replace(f"matching regex {pattern!r}", meaning)
     return text[:1].lower() + text[1:]
 
 
 def _range(kind: Any) -> str:
-    """The range that a setting must keep, where it has one."""
+    """The range that a setting must keep, or the words that it may be, where it has such."""
+    if get_origin(kind) is Literal:
+        return f"; give one of {', '.join(get_args(kind))}"
     metas = [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
     for meta in metas:
         low, high = (meta.gt if meta.ge is None else meta.ge), meta.le

@@ -82,6 +82,8 @@ def test_settings_that_are_saved_load_the_same(tmp_path: Path) -> None:
         ),
         pytest.param("worker = 3", "worker = 3: a table is wanted; write [worker]", id="no table"),
         pytest.param("beds = 3", "beds = 3: tables are wanted; write [beds.NAME]", id="no tables"),
+        pytest.param('[supervisor]\nlog_level = "loud"', "give one of debug, info, warning, error", id="words"),
+        pytest.param("[alarms]\nHR_HIGH = 130", "alarms = {'HR_HIGH': 130}: a table is wanted, got int", id="alarm"),
         pytest.param("[beds.x]\nsource = 1", "beds.x.source = 1: expected str | null, got int", id="type"),
         pytest.param('[beds."a\\nb"]', 'beds."a\\nb": the name "a\\nb" cannot be used: expected str without', id="bed"),
         pytest.param(f"[beds.{'x' * 65}]", "expected str of length <= 64", id="long name"),

@@ -49,7 +49,7 @@ class Sizes:
     features: int = len(FEATURES)
     window_features: int = len(WINDOW_FEATURES)  # of the features, the first: what a window sees of its beats
     members: int = 4  # of the experts on features
-    member_width: int = 48
+    member_width: int = 96
     view: int = 8  # of each of the four views
     band: int = 32
     kernels: tuple[int, ...] = (3, 7, 15, 23)  # of the morphology experts

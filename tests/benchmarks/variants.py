@@ -253,8 +253,8 @@ class Variant:
     own_beats: bool = False  # its morphology path is not the whole model's
 
 
-# One expert of as many parameters as the four: kernel 7 and 28 channels; features by one net of 120 for four of 48.
-_ONE = Sizes(kernels=(7,), width=28, members=1, member_width=120)
+# One expert of as many parameters as the four: kernel 7 and 28 channels; features by one net of 220 for four of 96.
+_ONE = Sizes(kernels=(7,), width=28, members=1, member_width=220)
 VARIANTS = {
     "full": Variant("whole model"),
     "no-morphology": Variant("no morphology path", _no_morphology, _no_shape, own_beats=True),

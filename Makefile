@@ -1,6 +1,6 @@
 # make run    a simulated ward of eight patients, for a minute, in the terminal
 # make test   the tests             make lint   ruff and mypy
-# make clean  the environment and what runs have left
+# make clean  the environment and what wards have left in var/; trainings in runs/ stay
 # RECORDINGS=folder make test also runs what needs the public recordings; TESTS=tests/stream only some of them.
 
 PYTHON ?= python3

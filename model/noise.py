@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from model import datasets
 from model.card import table
-from model.course import NOISE_LEARNT
+from model.course import NOISE_LEARNT, Settings
 from model.ecg_moe import EcgMoe
 from model.examples import Spoil, load, recorded_noise
 from model.figures import Figures, FoldResult, figures
 from model.pool import join, spread
 from model.segments import MODEL_HZ, Float
+from model.train import WorkError, settings_of
 
 SOURCES: dict[str, int | None] = {"mitdb": None, "vfdb": None, "cinc2017": 600}  # and how many records
 SNRS_DB = (None, 12.0, 6.0, 0.0)
@@ -53,10 +54,9 @@ def fold_model(work: Path, fold: int) -> EcgMoe:
     return model.eval()
 
 
-def under_noise(
-    work: Path, snr_db: float | None, sources: Sequence[str], folds: int, scored: int, seed: int
-) -> Figures:
-    """All figures at one SNR, None for the recordings as they are."""
+def under_noise(work: Path, snr_db: float | None, sources: Sequence[str], settings: Settings, scored: int) -> Figures:
+    """All figures at one SNR, None for the recordings as they are; `settings` of the training in `work`."""
+    folds, seed = settings.folds, settings.seed
     rng = np.random.default_rng(seed)
     spoil = None if snr_db is None else spoiler(recorded_noise()[:, NOISE_LEARNT:], snr_db, rng)
     told = "clean" if snr_db is None else f"{snr_db:g} dB"
@@ -93,15 +93,17 @@ def main() -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/train"), help="work folder of model.train")
-    parser.add_argument("--folds", type=int, default=4)
-    parser.add_argument("--scored", type=int, default=4, help="how many folds")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scored", type=int, choices=range(1, 5), default=4, help="how many folds")
     parser.add_argument("--source", action="append", choices=SOURCES, help="all of them where not given")
     parser.add_argument("--json", type=Path, help="write all figures there")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    try:
+        settings = settings_of(given.work)
+    except WorkError as error:
+        parser.error(str(error))
     sources = given.source or list(SOURCES)
-    found = {str(snr): under_noise(given.work, snr, sources, given.folds, given.scored, given.seed) for snr in SNRS_DB}
+    found = {str(snr): under_noise(given.work, snr, sources, settings, given.scored) for snr in SNRS_DB}
     rows = [("as recorded" if snr == "None" else snr, *_row(f)) for snr, f in found.items()]
     print("\n".join(table(("SNR, dB", *COLUMNS), rows)))
     if given.json:

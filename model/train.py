@@ -16,11 +16,11 @@ last checkpoint in `--work`.
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from tqdm import tqdm
 from model import judge
 from model.card import card
 from model.course import NO_EXTRA, Course, Extra, Settings
+from model.datasets import DatasetError
 from model.ecg_moe import WINDOW_TASKS, EcgMoe
 from model.examples import SIMULATED_POTASSIUM, flat_lines, load
 from model.figures import FoldResult, figures, temperatures
@@ -36,14 +37,20 @@ from model.pool import Pool, join
 from model.segments import Int
 
 RECIPE = "ecg-moe-5"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
+STAMP = "settings.json"  # in a work folder: what it holds the training of
 
 
-def train(settings: Settings, out: Path, work: Path, device: str = "cpu") -> dict[str, object]:
-    """Cut, score by folds, train on everything, write weights, figures and card to `out`. Gives the figures.
+class WorkError(ValueError):
+    """A work folder that is no use: says why, and the mend."""
 
-    Raises model.datasets.DatasetError where a database is not found.
+
+def train(settings: Settings, out: Path, work: Path, device: str = "cpu", fresh: bool = False) -> dict[str, object]:
+    """Cut, score by folds, train on everything, write weights, figures and card to `out`; `fresh` as of `claim`.
+    Gives the figures.
+
+    Raises model.datasets.DatasetError where a database is not found, WorkError where `work` holds something else.
     """
-    _claim(work, settings)
+    claim(work, settings, fresh)
     pool, extra = _pool(settings, work), Extra.load(settings)
     fold = pool.folds(settings.folds, settings.seed)
     version = f"{RECIPE}-seed{settings.seed}" + ("" if settings.scored > 1 else "-quick")
@@ -80,26 +87,43 @@ def calibrate(model: EcgMoe, found: dict[str, float]) -> None:
 
 
 def settings_of(work: Path) -> Settings:
-    """Those that the training in `work` was run with, all folds scored. Raises ValueError where there is none, or one
-    of another recipe."""
-    stamp = work / "settings.json"
-    told = json.loads(stamp.read_text()) if stamp.is_file() else {}
-    if told.get("recipe") != RECIPE:
-        have = f"one of {told.get('recipe', 'an older recipe')}" if told else "none"
-        raise ValueError(f"{work}: wants a finished training of {RECIPE}, there is {have}; train with --work {work}")
-    sources = tuple((name, limit) for name, limit in told["settings"]["sources"])
-    return Settings(**told["settings"] | {"sources": sources, "scored": told["settings"]["folds"]})
+    """Those that the finished training in `work` was run with, all folds scored. Raises WorkError where there is none,
+    or one of another recipe."""
+    told = _told(work)
+    have = f"one of {told.get('recipe', 'an older recipe')}" if told else "none"
+    if told.get("recipe") == RECIPE:
+        sources = tuple((name, limit) for name, limit in told["settings"]["sources"])
+        settings = Settings(**told["settings"] | {"sources": sources, "scored": told["settings"]["folds"]})
+        if all((work / f"fold{k}-windows.pt").is_file() for k in range(settings.folds)):
+            return settings
+        have = "one that is not through with its folds"
+    raise WorkError(f"{work}: wants a finished training of {RECIPE}, there is {have}; train with --work {work}")
 
 
-def _claim(work: Path, settings: Settings) -> None:
-    """Start over where the folder holds another run's checkpoints, or those of another recipe."""
-    stamp = work / "settings.json"
-    told = json.dumps({"recipe": RECIPE, "settings": asdict(replace(settings, scored=0))})
-    if work.exists() and not (stamp.is_file() and stamp.read_text() == told):
-        for old in [*work.glob("*.pt"), *work.glob("pool.npz"), stamp]:
-            old.unlink(missing_ok=True)
+def claim(work: Path, settings: Settings, fresh: bool = False) -> None:
+    """Take a folder for the checkpoints of a training, which goes on from those it finds; `fresh`: which deletes first
+    what a training has written there, and nothing else.
+
+    Raises WorkError where the folder holds another training, or what no training has written."""
+    told, mine = _told(work), {"recipe": RECIPE, "settings": asdict(replace(settings, scored=0))}
+    if told and fresh:
+        for old in [*work.glob("*.pt"), *work.glob("pool.*npz")]:
+            old.unlink()
+    elif told and told != json.loads(json.dumps(mine)):
+        raise WorkError(
+            f"{work}: holds another training, of {told.get('recipe', 'an older recipe')} or with other settings; name "
+            "another folder with --work, or add --fresh to delete it and begin anew"
+        )
+    elif not told and work.is_dir() and any(work.iterdir()):
+        raise WorkError(f"{work}: holds files that no training has written; name an empty folder, or a new one")
     work.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(told)
+    (work / STAMP).write_text(json.dumps(mine))
+
+
+def _told(work: Path) -> dict[str, Any]:
+    stamp = work / STAMP
+    told: dict[str, Any] = json.loads(stamp.read_text()) if stamp.is_file() else {}
+    return told
 
 
 def _pool(settings: Settings, work: Path) -> Pool:
@@ -146,8 +170,7 @@ def main(arguments: list[str] | None = None, simulate: Callable[[bool], str] | N
     parser.add_argument(
         "--work",
         type=Path,
-        default=Path("runs/train"),
-        help="folder for checkpoints; an interrupted run goes on from them",
+        help="folder for checkpoints; an interrupted run goes on from them (default runs/train, quick: runs/quick)",
     )
     parser.add_argument(
         "--potassium",
@@ -158,10 +181,22 @@ def main(arguments: list[str] | None = None, simulate: Callable[[bool], str] | N
     parser.add_argument("--source", action="append", default=[], help="a further database to learn from: mimic-iv-ecg")
     parser.add_argument("--quick", action="store_true", help="a small run, under three minutes on two cores")
     parser.add_argument("--scored", type=int, help="how many of the 4 patient-wise folds are scored (default all)")
-    parser.add_argument("--fresh", action="store_true", help="forget the checkpoints in --work first")
+    parser.add_argument("--fresh", action="store_true", help="delete the training in --work first")
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
+    if given.seed < 0:
+        parser.error(f"--seed: {given.seed}; give 0 or more")
+    if given.threads < 1:
+        parser.error(f"--threads: {given.threads}; give 1 or more")
+    try:
+        torch.zeros(1, device=given.device)
+    except (AssertionError, RuntimeError):
+        parser.error(f"--device: {given.device} cannot be used here; give cpu, or cuda where torch finds one")
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out: {given.out} cannot be written to ({error.strerror}); give another folder")
     torch.set_num_threads(given.threads)
     settings = Settings(seed=given.seed)
     if given.scored is not None and not 0 <= given.scored <= settings.folds:
@@ -174,9 +209,11 @@ def main(arguments: list[str] | None = None, simulate: Callable[[bool], str] | N
     more = tuple((source, None) for source in given.source)
     potassium = given.potassium or (simulate(given.quick) if simulate else "")
     settings = replace(settings, potassium=potassium, sources=(*settings.sources, *more))
-    if given.fresh:
-        shutil.rmtree(given.work, ignore_errors=True)
-    about = train(settings, given.out, given.work, given.device)
+    work = given.work or Path("runs/quick" if given.quick else "runs/train")
+    try:
+        about = train(settings, given.out, work, given.device, given.fresh)
+    except (WorkError, DatasetError) as error:
+        parser.exit(2, f"train: {error}\n")
     print(json.dumps(about["figures"], indent=1))
     return 0
 

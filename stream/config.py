@@ -377,14 +377,14 @@ def _check_alarms(values: Mapping[str, Any], problems: list[str]) -> None:
     try:
         limits = Profile(values.get("alarms", {}), ward).changes
     except ProfileError as error:
-        problems.append(f"alarms.{error}")
+        problems += [f"alarms.{fault}" for fault in error.faults]
     for name, bed in values.get("beds", {}).items():
         where = f"beds.{quoted(name)}"
         other = bed.get("profile") and _table_of(bed["profile"], f"{where}.profile", problems)
         try:
             Profile(limits, other or ward).with_changes(bed.get("alarms", {}))
         except ProfileError as error:
-            problems.append(f"{where}.alarms.{error}")
+            problems += [f"{where}.alarms.{fault}" for fault in error.faults]
 
 
 def _table_of(name: str, where: str, problems: list[str]) -> Table | None:

@@ -29,7 +29,11 @@ Kind = Literal["physiological", "technical", "advisory"]
 
 
 class ProfileError(ValueError):
-    """A setting that is refused; the text names it, its value and what may stand there."""
+    """Settings that are refused; each of `faults` names one, its value and what may stand there."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +199,14 @@ class Profile:
         self._limits = {code: {name: limit.default for name, limit in limits.items()} for code, limits in named.items()}
         self._enabled = {code: row.on for code, row in table.rows.items()}
         self._priority: dict[str, Priority] = {code: row.priority for code, row in table.rows.items()}
+        faults: list[str] = []
         for code, settings in (changes or {}).items():
-            self._change(code, settings)
+            try:
+                self._change(code, settings)
+            except ProfileError as error:
+                faults += error.faults
+        if faults:
+            raise ProfileError(*faults)
         self._ticks = {
             code: round(limits["time_s"] * TICK_HZ) for code, limits in self._limits.items() if "time_s" in limits
         }

@@ -29,6 +29,7 @@ from model import train as trainer
 from model.beat_phase import beat_batch
 from model.card import table
 from model.course import Course, Extra, Settings, fit
+from model.datasets import DatasetError
 from model.ecg_moe import EcgMoe
 from model.examples import PACED
 from model.figures import FoldResult, beat_figures, challenge_figures, rhythm_figures, segment_figures
@@ -60,7 +61,7 @@ class Lab:
     """What all rows share: examples, split, encoders and the whole model's morphology path of a seed."""
 
     def __init__(self, work: Path, budget: Settings) -> None:
-        work.mkdir(parents=True, exist_ok=True)
+        trainer.claim(work, budget)
         self.work, self.budget, self.pool = work, budget, trainer._pool(budget, work)
         fold = self.pool.folds(budget.folds, budget.seed)
         self.taught, self.left = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
@@ -275,16 +276,20 @@ def main(
 ) -> None:
     torch.set_num_threads(1)
     work = work or Path("runs/ablation-full" if whole else "runs/ablation")
-    lab = Lab(work, Settings() if whole else REDUCED)
-    kept, budget = json_path or work / "ablation.json", json.loads(json.dumps(asdict(lab.budget)))
-    told = json.loads(kept.read_text()) if kept.is_file() else {"budget": budget, "rows": {}}
-    if told["budget"] != budget:
-        raise click.ClickException(f"{kept}: its rows are of another budget; name another file with --json")
-    done: dict[str, dict[str, Any]] = told["rows"]
+    try:
+        lab = Lab(work, Settings() if whole else REDUCED)
+    except (trainer.WorkError, DatasetError) as error:
+        raise click.ClickException(str(error)) from None
+    about = {"recipe": trainer.RECIPE, "budget": json.loads(json.dumps(asdict(lab.budget)))}
+    kept = json_path or work / "ablation.json"
+    told = json.loads(kept.read_text()) if kept.is_file() else about | {"rows": {}}
+    done: dict[str, dict[str, Any]] = told.pop("rows")
+    if told != about:
+        raise click.ClickException(f"{kept}: its rows are of another recipe or budget; name another file with --json")
     wanted = [(seed, name) for seed in seeds for name in names or ROWS if str(seed) not in done.get(name, {})]
     for seed, name in tqdm(wanted, desc="rows", unit="row"):
         done.setdefault(name, {})[str(seed)] = row(lab, name, seed)
-        kept.write_text(json.dumps({"budget": budget, "rows": done}, indent=1) + "\n")
+        kept.write_text(json.dumps(about | {"rows": done}, indent=1) + "\n")
     print(*table(("", *FIGURES, "parameters", "CPU s", "seeds"), summary(done)))
     if plot_path is not None:
         plot(done, plot_path)

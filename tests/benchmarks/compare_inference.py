@@ -139,7 +139,10 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {name: {} for name in nets}
     model = EcgMoe()
     if not given.untrained:
-        settings = trainer.settings_of(given.work)
+        try:
+            settings = trainer.settings_of(given.work)
+        except trainer.WorkError as error:
+            parser.error(str(error))
         pool = trainer._pool(settings, given.work)
         fold = pool.folds(settings.folds, settings.seed)
         taught = np.flatnonzero((fold != 0) & (pool.source != "potassium-unseen"))

@@ -83,6 +83,8 @@ def summary(runs: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def main(paths: tuple[Path, ...]) -> None:
     runs = [json.loads(path.read_text()) for path in paths]
+    if odd := [str(path) for path, run in zip(paths, runs, strict=True) if not {"settings", "figures"} <= run.keys()]:
+        raise click.UsageError(f"{', '.join(odd)}: no figures.json of a training; give those that `train --out` wrote")
     settings = [{k: v for k, v in run["settings"].items() if k not in {"seed", "potassium"}} for run in runs]
     if any(other != settings[0] for other in settings):
         raise click.UsageError("the runs differ in more than the seed; give runs of the same settings")

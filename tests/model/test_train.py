@@ -128,28 +128,66 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=0)
 
 
-def test_another_seed_starts_afresh(pool: Pool, tmp_path: Path) -> None:
-    trainer._claim(tmp_path, SMALL)
+def test_another_seed_or_recipe_does_not_touch_what_a_training_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.claim(tmp_path, SMALL)
     (tmp_path / "all-views.pt").write_bytes(b"checkpoint")
-    trainer._claim(tmp_path, replace(SMALL, scored=2))
-    assert (tmp_path / "all-views.pt").exists()
-    assert trainer.settings_of(tmp_path) == replace(SMALL, scored=SMALL.folds)
-    trainer._claim(tmp_path, replace(SMALL, seed=1))
-    assert not (tmp_path / "all-views.pt").exists()
-
-
-def test_what_another_recipe_left_is_not_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer._claim(tmp_path, SMALL)
-    (tmp_path / "all-views.pt").write_bytes(b"checkpoint")
-    with pytest.raises(ValueError, match=r"a finished training of ecg-moe-\d+, there is none"):
-        trainer.settings_of(tmp_path / "elsewhere")
+    trainer.claim(tmp_path, replace(SMALL, scored=2))
+    with pytest.raises(trainer.WorkError, match=r"holds another training, of ecg-moe-.*--fresh"):
+        trainer.claim(tmp_path, replace(SMALL, seed=1))
     monkeypatch.setattr(trainer, "RECIPE", "next")
-    with pytest.raises(
-        ValueError, match=r"a finished training of next, there is one of ecg-moe-\d+; train with --work"
-    ):
+    with pytest.raises(trainer.WorkError, match="holds another training"):
+        trainer.claim(tmp_path, SMALL)
+    assert (tmp_path / "all-views.pt").exists()
+
+
+def test_what_no_training_has_written_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_bytes(b"mine")
+    with pytest.raises(trainer.WorkError, match="holds files that no training has written"):
+        trainer.claim(tmp_path, SMALL)
+    with pytest.raises(trainer.WorkError, match="holds files that no training has written"):
+        trainer.claim(tmp_path, SMALL, fresh=True)
+    assert (tmp_path / "mine.pt").exists()
+    work = tmp_path / "work"
+    trainer.claim(work, SMALL)
+    (work / "all-views.pt").write_bytes(b"checkpoint")
+    (work / "notes.txt").write_text("mine")
+    trainer.claim(work, replace(SMALL, seed=1), fresh=True)
+    assert {path.name for path in work.iterdir()} == {"notes.txt", trainer.STAMP}
+
+
+def test_only_a_finished_training_of_this_recipe_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(trainer.WorkError, match=r"a finished training of ecg-moe-\d+, there is none"):
         trainer.settings_of(tmp_path)
-    trainer._claim(tmp_path, SMALL)
-    assert not (tmp_path / "all-views.pt").exists()
+    trainer.claim(tmp_path, SMALL)
+    with pytest.raises(trainer.WorkError, match="not through with its folds"):
+        trainer.settings_of(tmp_path)
+    for k in range(SMALL.folds):
+        (tmp_path / f"fold{k}-windows.pt").touch()
+    assert trainer.settings_of(tmp_path) == replace(SMALL, scored=SMALL.folds)
+    monkeypatch.setattr(trainer, "RECIPE", "next")
+    with pytest.raises(trainer.WorkError, match=r"of next, there is one of ecg-moe-\d+; train with --work"):
+        trainer.settings_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (["--seed", "-1"], "--seed: -1; give 0 or more"),
+        (["--threads", "0"], "--threads: 0; give 1 or more"),
+        (["--device", "tpu9"], "--device: tpu9 cannot be used here"),
+        (["--scored", "9"], "--scored: 9; give 0 to 4"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_at_once(
+    option: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        trainer.main(["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), *option])
+    assert left.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 def test_training_learns_and_what_it_writes_is_served(

@@ -120,6 +120,15 @@ def test_what_cannot_be_is_refused_with_its_key_value_and_mend(tmp_path: Path, t
     assert said in problem
 
 
+def test_each_alarm_that_is_set_wrong_is_told() -> None:
+    raw = {"alarms": {"HR_HIGH": {"limit": 9999}, "FOO": {"limit": 1}, "PAUSE": {"time_s": 2}}}
+    with pytest.raises(SettingsError) as refused:
+        config.build(raw)
+    told = str(refused.value)
+    assert "alarms.HR_HIGH.limit: 9999 is refused" in told
+    assert "alarms.FOO: no such alarm" in told
+
+
 def test_every_problem_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     found = problems(tmp_path, "[worker]\nthreads = 0\nspeed = 1\n[shards.a]\nn_leads = 0\n[ward]\nname = ''")
     assert [problem.split(" = ")[0].split(":")[0] for problem in found] == [

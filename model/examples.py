@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from model import datasets
+from model.detection import DELAY
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS, SHOCKABLE, beat_class, rhythm_class
-from model.periods import PeriodDetector
+from model.periods import Beats, PeriodDetector
 from model.quality import Quality
 from model.resample import MODEL_RATE, TICK_RATE, ModelRate, Resampler
 from model.segments import (
@@ -77,10 +78,10 @@ class Cut:
     rr_ms: Float = field(default_factory=lambda: np.zeros(0, np.float32))  # (m,) `mean_rr_ms` of the reference
 
 
-def load(source: str, limit: int | None = None, spoil: Spoil | None = None) -> Iterator[Cut]:
+def load(source: str, limit: int | None = None, spoil: Spoil | None = None, told: bool = False) -> Iterator[Cut]:
     """Cuts of the records of mitdb, vfdb, cudb, cinc2017, ludb, mimic-iv-ecg, or of a folder that
     `simulators.potassium` wrote; each goes by its folder's name. `spoil` is done to the signal first: (leads, n) mV,
-    rate in Hz. Raises DatasetError where it is not found."""
+    rate in Hz. `told`: R peaks are the reference's, not our detector's. Raises DatasetError where it is not found."""
     if Path(source).name == "mimic-iv-ecg":
         yield from _mimic(source, limit)
         return
@@ -97,7 +98,8 @@ def load(source: str, limit: int | None = None, spoil: Spoil | None = None) -> I
         for leads in _lead_pairs(record):
             signal = datasets.physical(record)[leads]
             signal = signal if spoil is None else spoil(signal, record.fs)
-            cut = cut_signal(signal, record.fs, source, record.name, patients[record.name])
+            at = _ticks(_reference_beats(record)[0], record.fs) if told else None
+            cut = cut_signal(signal, record.fs, source, record.name, patients[record.name], at)
             if source in {"mitdb", "vfdb"}:
                 _label_rhythm(cut, record)
                 _label_beats(cut, record)
@@ -177,8 +179,9 @@ def flat_lines(cuts: Iterable[Cut], n: int, rng: np.random.Generator) -> Iterato
         yield cut
 
 
-def cut_signal(x: Float, fs: float, source: str, name: str, patient: str) -> Cut:
-    """Beats and hops of a whole recording, x (leads, n) mV, NaN missing, at `fs` Hz; no labels yet."""
+def cut_signal(x: Float, fs: float, source: str, name: str, patient: str, at: Int | None = None) -> Cut:
+    """Beats and hops of a whole recording, x (leads, n) mV, NaN missing, at `fs` Hz; no labels yet. `at`: ticks of R
+    peaks to take for our detector's."""
     n_leads = x.shape[0]
     row, zero = np.zeros(1, np.int64), np.zeros(1, np.int64)
     resampler, model_rate, detector = Resampler(1, n_leads), ModelRate(1, n_leads), PeriodDetector(1, n_leads)
@@ -191,9 +194,12 @@ def cut_signal(x: Float, fs: float, source: str, name: str, patient: str) -> Cut
     z, j, _ = model_rate.push(row, y, m)
     signal = np.ascontiguousarray(z[:, :, : int(j[0])])
     available = 2 * j
-    found = detector.push(row, y, m)
+    found, watermark = detector.push(row, y, m), detector.watermark(row)
+    if at is not None:
+        none = np.zeros(at.size, np.int64)
+        found, watermark = Beats(none, at, at + DELAY, none.astype(np.float32), none), available
     reports = quality.push(row, y, m)
-    beats = beat_cutter.push(row, detector.watermark(row), found, available)
+    beats = beat_cutter.push(row, watermark, found, available)
     wave, features, form = _cut_beats(templates, signal, beats, reports.at, reports.quality)
     hops = hop_cutter.push(row, available)
     hop_leads = choose_leads(_in_force(hops.end, reports.at, reports.quality))
@@ -250,14 +256,10 @@ def _ticks(sample: npt.NDArray[np.int64] | int, fs: float) -> Int:
 
 
 def _label_beats(cut: Cut, record: datasets.Record) -> None:
-    notes = record.annotations
-    if notes is None:
+    sample, labels = _reference_beats(record)
+    if record.annotations is None or sample.size < 10:
         return
-    pairs = [(int(s), beat_class(symbol), symbol) for s, symbol in zip(notes.sample, notes.symbols, strict=True)]
-    beats = [(s, label) for s, label, _ in pairs if label is not None]
-    if len(beats) < 10:
-        return
-    at, labels = _ticks(np.array([s for s, _ in beats]), record.fs), [label for _, label in beats]
+    at = _ticks(sample, record.fs)
     partner = match(cut.beat_at, at)
     cut.beat[:] = [BEATS.index(str(labels[p])) if p >= 0 else BEATS.index("Q") for p in partner]
     missed = np.setdiff1d(np.arange(at.size), partner)
@@ -267,7 +269,7 @@ def _label_beats(cut: Cut, record: datasets.Record) -> None:
         cut.beat[(cut.beat != BEATS.index("Q"))] = UNKNOWN
     fluttering = False
     starts: list[tuple[int, bool]] = []
-    for s, _, symbol in pairs:
+    for s, symbol in zip(record.annotations.sample, record.annotations.symbols, strict=True):
         if symbol in "[]":
             fluttering = symbol == "["
             starts.append((int(_ticks(s, record.fs)), fluttering))
@@ -277,6 +279,14 @@ def _label_beats(cut: Cut, record: datasets.Record) -> None:
             cut.beat[(cut.beat_at >= begin) & (cut.beat_at < end)] = UNKNOWN
             cut.rhythm[(cut.hop_end - 2 * HOP_TICKS >= begin) & (cut.hop_end <= end)] = RHYTHMS.index("VF")
     cut.rr_ms[:] = np.where(cut.rhythm == RHYTHMS.index("VF"), np.nan, mean_rr_ms(at, cut.hop_end))
+
+
+def _reference_beats(record: datasets.Record) -> tuple[Int, list[str]]:
+    """Sample and class of each beat of the annotations."""
+    notes = record.annotations
+    pairs = [] if notes is None else list(zip(notes.sample, map(beat_class, notes.symbols), strict=True))
+    beats = [(int(sample), label) for sample, label in pairs if label is not None]
+    return np.array([sample for sample, _ in beats], np.int64), [label for _, label in beats]
 
 
 def mean_rr_ms(at: Int, end: Int) -> Float:

@@ -1,0 +1,70 @@
+"""What the beats of our own detector cost the classes of beats, and what the label map does to them.
+
+    RECORDINGS=... python -m tests.benchmarks.reference_beats --work runs/s0 --work runs/s1 --work runs/s2
+
+The models of the folds of finished trainings on the records of mitdb that they did not see, whole: with R peaks from
+our detector, online, and with those of the reference in their place. VEB and SVEB as in the card; e, j and n (escape
+beats) are N under the map of the literature, S under bxb's.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from model import examples, train
+from model.card import table
+from model.examples import PACED
+from model.figures import FoldResult, beat_figures
+from model.labels import beat_class
+from model.noise import fold_model
+from model.pool import Pool, join
+from tests.benchmarks.seeds import mean_sd
+
+FIGURES = tuple((name, figure) for name in ("VEB", "SVEB") for figure in ("se", "ppv", "f1"))
+
+
+def cut(told: bool, classes: Callable[[str], str | None]) -> Pool:
+    """mitdb with its beats, by the reference or by us, and their classes."""
+    with mock.patch.object(examples, "beat_class", classes):
+        return join(list(tqdm(examples.load("mitdb", told=told), desc="cut mitdb", unit="record")))
+
+
+def scored(pool: Pool, work: Path) -> dict[tuple[str, str], float]:
+    """Figures of a training's folds, each on its own records."""
+    settings = train.settings_of(work)
+    fold = pool.folds(settings.folds, settings.seed)
+    results = [
+        FoldResult.of(fold_model(work, k), pool, np.flatnonzero(fold == k), "cpu") for k in range(settings.folds)
+    ]
+    records = np.concatenate([result.records for result in results])
+    beats, classes = (np.concatenate([getattr(r, name) for r in results]) for name in ("beats", "beat_class"))
+    found = beat_figures(pool, records[~np.isin(pool.name[records], PACED)], beats, classes)
+    return {(name, figure): found[name][figure] for name, figure in FIGURES}
+
+
+def main() -> None:
+    """Print the table: mean and standard deviation of the trainings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, action="append", required=True, help="the --work of a finished training")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for peaks in ("ours", "reference"):
+        for escapes in ("literature", "bxb"):
+            pool = cut(peaks == "reference", partial(beat_class, escapes=escapes))
+            try:
+                runs = [scored(pool, work) for work in given.work]
+            except train.WorkError as error:
+                parser.error(str(error))
+            rows.append((f"{peaks}, {escapes}", *(mean_sd([run[of] for run in runs], 2) for of in FIGURES)))
+    print(*table(("R peaks, label map", *(f"{name} {figure}" for name, figure in FIGURES)), rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

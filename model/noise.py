@@ -47,10 +47,10 @@ def spoiler(noise: Float, snr_db: float, rng: np.random.Generator) -> Spoil:
     return spoil
 
 
-def fold_model(work: Path, fold: int) -> EcgMoe:
-    """The model that `model.train` trained without a fold."""
-    model = EcgMoe()
-    model.load_state_dict(torch.load(work / f"fold{fold}-windows.pt", weights_only=True)["model"])
+def fold_model(work: Path, fold: int | None) -> EcgMoe:
+    """The model that `model.train` trained without a fold, or without none."""
+    model, name = EcgMoe(), "all" if fold is None else f"fold{fold}"
+    model.load_state_dict(torch.load(work / f"{name}-windows.pt", weights_only=True)["model"])
     return model.eval()
 
 

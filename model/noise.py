@@ -48,7 +48,7 @@ def spoiler(noise: Float, snr_db: float, rng: np.random.Generator) -> Spoil:
 
 
 def fold_model(work: Path, fold: int | None) -> EcgMoe:
-    """The model that `model.train` trained without a fold, or without none."""
+    """The model that `model.train` trained without a fold, with None the one of all."""
     model, name = EcgMoe(), "all" if fold is None else f"fold{fold}"
     model.load_state_dict(torch.load(work / f"{name}-windows.pt", weights_only=True)["model"])
     return model.eval()

@@ -418,5 +418,7 @@ def figures(found: list[Segment]) -> float:
 
 
 if __name__ == "__main__":
+    from tests.benchmarks import fit_vf  # what --cache keeps is pickled by this name: shockable.py reads it too
+
     torch.set_num_threads(1)
-    main()
+    fit_vf.main()

@@ -72,8 +72,9 @@ def baseline_row(net: torch.nn.Module) -> Run:
     return run
 
 
-def moe_rows(model: EcgMoe) -> tuple[Run, Run, Run]:
-    """ECG-MoE: streaming per window, whole windows, and whole windows in the plain form (adapters not merged)."""
+def moe_rows(model: EcgMoe) -> tuple[Run, Run, Run, dict[str, Run]]:
+    """ECG-MoE: streaming per window, whole windows, whole windows in the plain form (adapters not merged); and each
+    call alone, by its kind of item."""
     plain = model.eval()
     copy = EcgMoe(model.sizes)
     copy.load_state_dict(model.state_dict())
@@ -99,7 +100,9 @@ def moe_rows(model: EcgMoe) -> tuple[Run, Run, Run]:
             plain.hops(*example_inputs("hop", batch * IN_10_S["hop"], model.sizes))
             plain.windows(*example_inputs("window", batch, model.sizes))
 
-    return streaming, whole, unmerged
+    calls: dict[str, Callable[..., object]] = {"beat": judge.beats, "hop": judge.hops, "window": judge.windows}
+    alone: dict[str, Run] = {kind: lambda k, kind=kind: calls[kind](*arrays(kind, k)) for kind in calls}  # type: ignore[misc]
+    return streaming, whole, unmerged, alone
 
 
 def worth(pool: Pool, records: Int, hops: Int, out: dict[str, Any]) -> dict[str, float | None]:
@@ -163,7 +166,7 @@ def main() -> None:
                 baselines.fit(net, pool, taught, given.seed, given.steps, settings.batch, name)
                 torch.save(net.state_dict(), kept)
             found[name] = {"worth": worth(pool, left, hops, baselines.answers(net, pool, hops))}
-    streaming, whole, unmerged = moe_rows(model)
+    streaming, whole, unmerged, alone = moe_rows(model)
     rows: dict[str, Run] = {name: baseline_row(net) for name, net in nets.items()}
     rows |= {"ECG-MoE, streaming": streaming, "ECG-MoE, whole windows": whole, "... adapters unmerged": unmerged}
     for batch in BATCHES:
@@ -174,6 +177,13 @@ def main() -> None:
                 "p99_us": round(float(np.quantile(per_bed_s, 0.99)), 1),
             }
     _show(found)
+    per_item = {
+        batch: {kind: 1e6 * float(np.median(s)) / batch for kind, s in timed(alone, batch, given.repeats).items()}
+        for batch in BATCHES
+    }
+    print("\n| us per item, p50 | " + " | ".join(f"batch {b}" for b in BATCHES) + " |\n|---|" + "---|" * len(BATCHES))
+    for kind in alone:
+        print(f"| a {kind} | " + " | ".join(f"{per_item[b][kind]:.0f}" for b in BATCHES) + " |")
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
 

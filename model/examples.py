@@ -194,8 +194,9 @@ def cut_signal(x: Float, fs: float, source: str, name: str, patient: str, at: In
     z, j, _ = model_rate.push(row, y, m)
     signal = np.ascontiguousarray(z[:, :, : int(j[0])])
     available = 2 * j
-    found, watermark = detector.push(row, y, m), detector.watermark(row)
-    if at is not None:
+    if at is None:
+        found, watermark = detector.push(row, y, m), detector.watermark(row)
+    else:
         none = np.zeros(at.size, np.int64)
         found, watermark = Beats(none, at, at + DELAY, none.astype(np.float32), none), available
     reports = quality.push(row, y, m)

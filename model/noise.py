@@ -24,7 +24,7 @@ from model.examples import Spoil, load, recorded_noise
 from model.figures import Figures, FoldResult, figures
 from model.pool import join, spread
 from model.segments import MODEL_HZ, Float
-from model.train import WorkError, settings_of
+from model.train import settings_or_exit
 
 SOURCES: dict[str, int | None] = {"mitdb": None, "vfdb": None, "cinc2017": 600}  # and how many records
 SNRS_DB = (None, 12.0, 6.0, 0.0)
@@ -98,10 +98,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write all figures there")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    try:
-        settings = settings_of(given.work)
-    except WorkError as error:
-        parser.error(str(error))
+    settings = settings_or_exit(given.work, parser)
     sources = given.source or list(SOURCES)
     found = {str(snr): under_noise(given.work, snr, sources, settings, given.scored) for snr in SNRS_DB}
     rows = [("as recorded" if snr == "None" else snr, *_row(f)) for snr, f in found.items()]

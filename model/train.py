@@ -100,6 +100,14 @@ def settings_of(work: Path) -> Settings:
     raise WorkError(f"{work}: wants a finished training of {RECIPE}, there is {have}; train with --work {work}")
 
 
+def settings_or_exit(work: Path, parser: argparse.ArgumentParser) -> Settings:
+    """`settings_of` for a command that scores a training: where there is none, a usage error."""
+    try:
+        return settings_of(work)
+    except WorkError as error:
+        parser.error(str(error))
+
+
 def claim(work: Path, settings: Settings, fresh: bool = False) -> None:
     """Take a folder for the checkpoints of a training, which goes on from those it finds; `fresh`: which deletes first
     what a training has written there, and nothing else.

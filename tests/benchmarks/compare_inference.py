@@ -142,10 +142,7 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {name: {} for name in nets}
     model = EcgMoe()
     if not given.untrained:
-        try:
-            settings = trainer.settings_of(given.work)
-        except trainer.WorkError as error:
-            parser.error(str(error))
+        settings = trainer.settings_or_exit(given.work, parser)
         pool = trainer._pool(settings, given.work)
         fold = pool.folds(settings.folds, settings.seed)
         taught = np.flatnonzero((fold != 0) & (pool.source != "potassium-unseen"))

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from model import examples, train
 from model.card import table
+from model.course import Settings
 from model.examples import PACED
 from model.figures import FoldResult, beat_figures
 from model.labels import beat_class
@@ -39,9 +40,9 @@ def cut(told: bool, classes: Callable[[str], str | None]) -> Pool:
         return join(list(tqdm(examples.load("mitdb", told=told), desc="cut mitdb", unit="record")))
 
 
-def scored(pool: Pool, work: Path, all_rr: bool) -> dict[tuple[str, str], float]:
+def scored(pool: Pool, work: Path, settings: Settings, all_rr: bool) -> dict[tuple[str, str], float]:
     """Figures of a training's folds, each on its own records; `all_rr`: with the RR expert of all its patients."""
-    settings, rr = train.settings_of(work), fold_model(work, None).morphology.rr
+    rr = fold_model(work, None).morphology.rr
     fold = pool.folds(settings.folds, settings.seed)
     results = []
     for k in range(settings.folds):
@@ -61,15 +62,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, action="append", required=True, help="the --work of a finished training")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    trainings = [(work, train.settings_or_exit(work, parser)) for work in given.work]
     rows = []
     for peaks in ("ours", "reference"):
         for escapes in ("literature", "bxb"):
             pool = cut(peaks == "reference", partial(beat_class, escapes=escapes))
             for all_rr in (False, True):
-                try:
-                    runs = [scored(pool, work, all_rr) for work in given.work]
-                except train.WorkError as error:
-                    parser.error(str(error))
+                runs = [scored(pool, work, settings, all_rr) for work, settings in trainings]
                 told = f"{peaks}, {escapes}{', RR expert of all' if all_rr else ''}"
                 rows.append((told, *(mean_sd([run[of] for run in runs], 2) for of in FIGURES)))
     print(*table(("R peaks, label map", *(f"{name} {figure}" for name, figure in FIGURES)), rows), sep="\n")

@@ -74,10 +74,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="keeps the features of the VF index between runs, as of fit_vf")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    try:
-        settings = train.settings_of(given.work)
-    except train.WorkError as error:
-        parser.error(str(error))
+    settings = train.settings_or_exit(given.work, parser)
     pool = train._pool(settings, given.work)
     found = by_model(settings, pool, given.work)
     hop = found["hop"]

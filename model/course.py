@@ -41,7 +41,7 @@ class Settings:
     # and the RR expert learns from the detected beats
     flat: int = 120
     views: int = 100
-    band: int = 1500
+    band: int = 1500  # of batch / 2 windows, of BandTask.HOPS hops each
     rr: int = 4000
     rr_batch: int = 1024  # of the RR phase, whose items are small
     beats: int = 250
@@ -127,7 +127,7 @@ class Course:
         chance = hop_chance(self.pool, hops)
 
         def step(rng: np.random.Generator) -> Tensor:
-            index = draw(rng, hops, self.settings.batch // 4, chance)
+            index = draw(rng, hops, self.settings.batch // 2, chance)
             loss: Tensor = band(self.pool, index, rng, self.extra.noise, self.device)
             return loss
 

@@ -5,6 +5,7 @@ dual-path mixture over beat morphology and rhythm, hierarchical fusion with LoRA
 losses and the streaming form are our own design; docs/model.md says which is which.
 
     hop  (2, 500)  4 s, every 2 s ─▶ four frozen views + band stem ─▶ hop token (64)   computed once, kept
+        (model/hop_encoder.py)
     beat (4, 128), features       ─▶ morphology experts, gate      ─▶ beat token (64)  computed once, kept ─▶ N S V F Q
     15 hop tokens, 48 beat tokens with features (30 s, newest last)
         ─▶ rhythm experts (RR statistics, RR sequence, band), gate ─▶ rhythm   ┐
@@ -14,13 +15,11 @@ Shapes: k items, 125 Hz, float32. `D` = Sizes.token, `C` = Sizes.code, `F` = Siz
 first `W`.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.hop_encoder import HopEncoder, rows_of
 from model.kernels import BEAT_SAMPLES
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
 from model.lora import Merged, TaskLinear
@@ -28,254 +27,17 @@ from model.rr_statistics import N_STATISTICS, rr_statistics
 from model.segments import (
     BEAT_CHANNELS,
     CONTEXT,
-    FEATURES,
     HOP_SAMPLES,
     N_CHANNELS,
     TOKEN_BEATS,
     TOKEN_HOPS,
-    WINDOW_FEATURES,
 )
+from model.sizes import SIZES, Sizes
 
 WINDOW_TASKS = ("rhythm", "shockable", "quality", "rr_ms", "age", "male", "potassium", "arrhythmia")
 OUTPUTS = {"rhythm": len(RHYTHMS), "arrhythmia": len(ARRHYTHMIAS)}  # the others have one
 AGE_MEAN, AGE_SD = 60.0, 17.0
 RR_SCALE = 100.0  # ms: unit of the residual over the detector's RR
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """All sizes of the model."""
-
-    features: int = len(FEATURES)
-    window_features: int = len(WINDOW_FEATURES)  # of the features, the first: what a window sees of its beats
-    members: int = 4  # of the experts on features
-    member_width: int = 96
-    view: int = 8  # of each of the four views
-    band: int = 32
-    kernels: tuple[int, ...] = (3, 7, 15, 23)  # of the morphology experts
-    width: int = 8  # channels of a morphology expert; a multiple of 8 suits vector units
-    rhythm: int = 48
-    rank: int = 4
-    alpha: float = 8.0
-    dropout: float = 0.2
-    stem_dropout: float = 0.3
-
-    @property
-    def token(self) -> int:
-        """Size of a hop token and of a beat token."""
-        return 4 * self.view + self.band
-
-    @property
-    def code(self) -> int:
-        """Of a beat token what comes before the classes, which are in it so that windows know ectopic beats."""
-        return self.token - len(BEATS)
-
-
-# ------------------------------------------------------------ temporal encoders: four views of a hop
-
-
-def time_conv(n_in: int, n_out: int, kernel: int, stride: int = 2) -> nn.Conv2d:
-    """A convolution over time, for `rows_of` a signal: with channels last in memory torch takes three quarters of the
-    time of a Conv1d."""
-    conv = nn.Conv2d(n_in, n_out, (1, kernel), (1, stride), (0, kernel // 2))
-    return conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def rows_of(x: Tensor) -> Tensor:
-    """(k, C, n) -> (k, C, 1, n), channels last in memory."""
-    return x[:, :, None].contiguous(memory_format=torch.channels_last)
-
-
-def halved(x: Tensor) -> Tensor:
-    """Means of pairs, (k, C, n) -> (k, C, n / 2): for 32 hops an eighth of the time of torch's average pooling."""
-    return (x[..., ::2] + x[..., 1::2]) * 0.5
-
-
-class TrendSeasonView(nn.Module):
-    """DLinear's role (Zeng et al. 2022): moving average and remainder, each through one linear map."""
-
-    def __init__(self, s: Sizes) -> None:
-        super().__init__()
-        n = N_CHANNELS * HOP_SAMPLES // 4
-        self.trend, self.season = nn.Linear(n, s.view), nn.Linear(n, s.view)
-        self.whole: nn.Linear | None = None
-
-    def merge(self) -> None:
-        """Fold the moving average and both maps into one, for service."""
-        n, device = self.season.in_features, self.season.weight.device
-        none = self.of_slow(torch.zeros(1, N_CHANNELS, n // N_CHANNELS, device=device))
-        each = self.of_slow(torch.eye(n, device=device).reshape(n, N_CHANNELS, -1))
-        self.whole = nn.Linear(n, self.season.out_features, device=device).requires_grad_(False)
-        self.whole.weight.copy_((each - none).T)
-        self.whole.bias.copy_(none[0])
-
-    def of_slow(self, slow: Tensor) -> Tensor:  # (k, 2, 125) -> (k, view)
-        trend = fn.avg_pool1d(slow, 25, 1, 12, count_include_pad=False)
-        out: Tensor = self.trend(trend.flatten(1)) + self.season((slow - trend).flatten(1))
-        return out
-
-    def forward(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, view)
-        slow = halved(halved(x))
-        out: Tensor = self.of_slow(slow) if self.whole is None else self.whole(slow.flatten(1))
-        return out
-
-
-class PeriodView(nn.Module):
-    """TimesNet's role (Wu et al. 2022): fold by the main FFT period to cycles x phases, then convolve in 2-D.
-
-    Ours: one period per hop, 0.25 to 2 s, and a fixed grid of 6 cycles x 20 phases, so that rows batch together.
-    """
-
-    CYCLES, PHASES = 6, 20
-
-    def __init__(self, s: Sizes) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(N_CHANNELS, 8, 3, (1, 2), 1), nn.Conv2d(8, 12, 3, 2, 1)
-        self.out = nn.Linear(12 * 3 * 5, s.view)
-        frequency = torch.arange(257) * (125.0 / 512)
-        self.register_buffer("allowed", ((frequency >= 0.5) & (frequency <= 4.0)).float(), persistent=False)
-        grid = torch.arange(self.CYCLES)[:, None] + torch.arange(self.PHASES)[None] / self.PHASES
-        self.register_buffer("grid", grid.flatten(), persistent=False)
-
-    def fold(self, x: Tensor, power: Tensor) -> Tensor:  # (k, 2, 500), (k, 257) -> (k, 2, 6, 20)
-        bin_ = (power * self.get_buffer("allowed")).argmax(1).clamp(min=2)
-        period = 512.0 / bin_  # samples (k,)
-        at = HOP_SAMPLES - 1 - self.get_buffer("grid") * period[:, None]  # newest first, (k, 120)
-        inside = at >= 0
-        index = at.clamp(min=0).long()[:, None].expand(-1, N_CHANNELS, -1)
-        smooth = fn.pad(x, (2, 2)).unfold(2, 5, 1).mean(3)  # a fifth of the time of torch's average pooling
-        folded = smooth.gather(2, index) * inside[:, None]
-        return folded.reshape(-1, N_CHANNELS, self.CYCLES, self.PHASES)
-
-    def forward(self, x: Tensor, power: Tensor) -> Tensor:  # (k, 2, 500), (k, 257) -> (k, view)
-        h = fn.relu_(self.conv2(fn.relu_(self.conv1(self.fold(x, power)))))  # (k, 12, 3, 5)
-        out: Tensor = self.out(h.flatten(1))
-        return out
-
-
-class PatchView(nn.Module):
-    """MOMENT's role (Goswami et al. 2024): a transformer over patches, pre-trained to fill in masked ones."""
-
-    PATCH, WIDTH = 20, 24
-
-    def __init__(self, s: Sizes) -> None:
-        super().__init__()
-        n = HOP_SAMPLES // self.PATCH
-        self.embed = nn.Linear(N_CHANNELS * self.PATCH, self.WIDTH)
-        self.place = nn.Parameter(torch.randn(n, self.WIDTH) * 0.02)
-        self.hidden = nn.Parameter(torch.zeros(N_CHANNELS * self.PATCH))
-        self.norm1, self.norm2 = nn.LayerNorm(self.WIDTH), nn.LayerNorm(self.WIDTH)
-        self.qkv, self.mix = nn.Linear(self.WIDTH, 3 * self.WIDTH), nn.Linear(self.WIDTH, self.WIDTH)
-        self.up, self.down = nn.Linear(self.WIDTH, 2 * self.WIDTH), nn.Linear(2 * self.WIDTH, self.WIDTH)
-        self.out = nn.Linear(self.WIDTH, s.view)
-
-    def patches(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, 25, 40)
-        return x.reshape(x.shape[0], N_CHANNELS, -1, self.PATCH).transpose(1, 2).flatten(2)
-
-    def encode(self, patches: Tensor) -> Tensor:  # (k, 25, 40) -> (k, 25, 24)
-        h = self.embed(patches) + self.place
-        q, k, v = self.qkv(self.norm1(h)).chunk(3, -1)
-        h = h + self.mix(torch.softmax(q @ k.transpose(1, 2) * self.WIDTH**-0.5, -1) @ v)
-        out: Tensor = h + self.down(fn.relu_(self.up(self.norm2(h))))
-        return out
-
-    def forward(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, view)
-        out: Tensor = self.out(self.encode(self.patches(x)).mean(1))
-        return out
-
-
-class ConvView(nn.Module):
-    """ECG-FM's role (McKeen et al. 2024): convolutions, pre-trained so that neighbouring hops of a patient agree."""
-
-    def __init__(self, s: Sizes) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = time_conv(N_CHANNELS, 12, 9), time_conv(12, 16, 7)
-        self.conv3 = time_conv(16, 24, 5)
-        self.out = nn.Linear(48, s.view)
-
-    def forward(self, x: Tensor) -> Tensor:  # (k, 2, 500) -> (k, view)
-        h = fn.relu_(self.conv1(rows_of(halved(x))))  # (k, 12, 1, 125)
-        h = fn.relu_(self.conv3(fn.relu_(self.conv2(h))))  # (k, 24, 1, 32)
-        out: Tensor = self.out(torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1))
-        return out
-
-
-class BandStem(nn.Module):
-    """What the band expert needs of a hop: slow waves (f-waves, flutter, VF) and P-QRS by convolution; spectrum, size,
-    and how much of the time the signal and its slope are far under their peaks (QRS complexes are steep and brief).
-
-    Learnt with labels, unlike the views; it runs once per hop and its answer is part of the hop token.
-    """
-
-    SHARES = (0.1, 0.2, 0.35, 0.5)  # of the peak, mean over the seconds of the hop
-
-    def __init__(self, s: Sizes) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = time_conv(N_CHANNELS, 16, 11), time_conv(16, 32, 7)
-        self.conv3, self.conv4 = time_conv(32, 48, 5), time_conv(48, 64, 5)
-        self.norm1, self.norm2 = nn.BatchNorm2d(16), nn.BatchNorm2d(32)
-        self.norm3, self.norm4 = nn.BatchNorm2d(48), nn.BatchNorm2d(64)
-        n = 36 + 2 * N_CHANNELS * (1 + len(self.SHARES))
-        self.flat_norm = nn.BatchNorm1d(n)
-        self.flat = nn.Linear(n, 32)
-        self.dropout = nn.Dropout(s.stem_dropout)
-        self.out = nn.Linear(2 * 64 + 32, s.band)
-
-    def describe(self, x: Tensor, level: Tensor, mask: Tensor, power: Tensor) -> Tensor:
-        """(k, 2, 250) at 62.5 Hz, (k, 2), (k, 2), (k, 257) -> (k, 56)."""
-        total = power.sum(1, keepdim=True) + 1e-3
-        fine = power[:, :64].reshape(-1, 32, 2).sum(2) / total  # about 0.5 Hz each, up to 15.6 Hz
-        coarse = power[:, 64:256].reshape(-1, 4, 48).sum(2) / total
-        parts = [torch.log(torch.cat([fine, coarse], 1) + 1e-4), level, mask]
-        for size in (x.abs(), (x[..., 1:] - x[..., :-1]).abs()):
-            top = fn.max_pool1d(size, 62).mean(2, keepdim=True)
-            parts += [(size < share * top).count_nonzero(2) / size.shape[2] for share in self.SHARES]
-        return torch.cat(parts, 1)
-
-    def forward(self, x: Tensor, level: Tensor, mask: Tensor, power: Tensor) -> Tensor:  # -> (k, band)
-        described = self.describe(halved(x), level, mask, power)
-        flat = fn.relu(self.flat(self.flat_norm(described).clamp(-5, 5)))
-        h = fn.relu_(self.norm2(self.conv2(fn.relu_(self.norm1(self.conv1(rows_of(x)))))))  # (k, 32, 1, 125)
-        h = fn.relu_(self.norm4(self.conv4(fn.relu_(self.norm3(self.conv3(h))))))  # (k, 64, 1, 32)
-        return torch.tanh(self.out(self.dropout(torch.cat([h.mean((2, 3)), h.amax((2, 3)), flat], 1))))
-
-    def fuse(self) -> None:
-        """Fold the norms into the convolutions, for service."""
-        for i in "1234":
-            conv, norm = getattr(self, f"conv{i}"), getattr(self, f"norm{i}")
-            setattr(self, f"conv{i}", fuse_conv_bn_eval(conv, norm))
-            setattr(self, f"norm{i}", nn.Identity())
-
-
-class HopEncoder(nn.Module):
-    """Four frozen views and the band stem of a hop, side by side: the hop token."""
-
-    def __init__(self, s: Sizes) -> None:
-        super().__init__()
-        self.trend_season, self.period = TrendSeasonView(s), PeriodView(s)
-        self.patch, self.conv = PatchView(s), ConvView(s)
-        self.band = BandStem(s)
-        self.view_norm = nn.BatchNorm1d(4 * s.view, affine=False)
-
-    @staticmethod
-    def prepare(wave: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """mV (k, 2, 500) to unit spread, log spread (k, 2), spectral power (k, 257) of both leads."""
-        centred = wave - wave.mean(2, keepdim=True)
-        spread = centred.square().mean(2, keepdim=True).sqrt()
-        x = (centred / (spread + 0.01)).clamp(-8, 8) * mask.gt(0)[..., None]
-        level = torch.log(spread[..., 0] + 0.01)
-        taper = torch.hann_window(HOP_SAMPLES, device=wave.device)
-        power = torch.fft.rfft(x * taper, 512).abs().square().sum(1)
-        return x, level, power
-
-    def views(self, x: Tensor, power: Tensor) -> Tensor:  # (k, 4 * view)
-        views = [self.trend_season(x), self.period(x, power), self.patch(x), self.conv(x)]
-        out: Tensor = self.view_norm(torch.cat(views, 1)).clamp(-5, 5)
-        return out
-
-    def forward(self, wave: Tensor, mask: Tensor) -> Tensor:  # (k, 2, 500), (k, 2) -> (k, D)
-        x, level, power = self.prepare(wave, mask)
-        return torch.cat([self.views(x, power), self.band(x, level, mask, power)], 1)
 
 
 # ------------------------------------------------------------ morphology path: experts over a beat
@@ -534,7 +296,7 @@ class WindowFusion(nn.Module):
 class EcgMoe(nn.Module):
     """The whole model; `beats`, `hops` and `windows` are called apart, as tokens are kept between them."""
 
-    def __init__(self, sizes: Sizes = Sizes()) -> None:
+    def __init__(self, sizes: Sizes = SIZES) -> None:
         super().__init__()
         self.sizes = sizes
         self.encoder, self.morphology, self.fusion = HopEncoder(sizes), MorphologyPath(sizes), WindowFusion(sizes)
@@ -586,7 +348,7 @@ class EcgMoe(nn.Module):
         }
 
 
-def example_inputs(kind: str, k: int, sizes: Sizes = Sizes()) -> tuple[Tensor, ...]:
+def example_inputs(kind: str, k: int, sizes: Sizes = SIZES) -> tuple[Tensor, ...]:
     """Zeros of the right shapes for `beats`, `hops` or `windows` (kind beat, hop, window)."""
     if kind == "beat":
         return torch.zeros(k, BEAT_CHANNELS, BEAT_SAMPLES), torch.zeros(k, sizes.features)

@@ -21,8 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.ecg_moe import WINDOW_TASKS, EcgMoe, Sizes, example_inputs
+from model.ecg_moe import WINDOW_TASKS, EcgMoe, example_inputs
 from model.segments import FEATURES
+from model.sizes import Sizes
 
 WEIGHTS = Path(__file__).parent / "weights" / "ecg_moe.safetensors"
 FORMAT = "2"

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from model.ecg_moe import AGE_MEAN, AGE_SD, RR_SCALE, WINDOW_TASKS, EcgMoe, HopEncoder, PatchView
+from model.ecg_moe import AGE_MEAN, AGE_SD, RR_SCALE, WINDOW_TASKS, EcgMoe
 from model.examples import UNKNOWN
+from model.hop_encoder import HopEncoder, PatchView
 from model.labels import ARRHYTHMIAS, RHYTHMS
 from model.pool import Pool
 from model.segments import HOP_SAMPLES, SHAPE, Float, Int
@@ -85,9 +86,12 @@ class BandTask(nn.Module):
     """Rhythm, shockable and quality of each hop; rhythm, the Challenge's class and potassium of the window: teaches the
     band stem.
 
-    A window is every other of its 15 hops, so that no sample is seen twice. The views have no part in it: what the
-    stem says has to do without them.
+    A window is every other of its last seven hops, so that no sample is seen twice: with half a minute and half as many
+    windows in a batch the stem learns less (docs/model.md). The views have no part in it: what the stem says has to do
+    without them.
     """
+
+    HOPS = 4  # 16 s
 
     def __init__(self, encoder: HopEncoder) -> None:
         super().__init__()
@@ -101,7 +105,7 @@ class BandTask(nn.Module):
 
     def forward(self, pool: Pool, index: Int, rng: np.random.Generator, noise: Float | None, device: str) -> Tensor:
         """The loss of a batch: windows that end with hops `index` of the pool, augmented; `noise` as `hop_batch`."""
-        hops = pool.window_hops[index][:, ::2].astype(np.int64)  # (k, 8)
+        hops = pool.window_hops[index, 1 - 2 * self.HOPS :: 2].astype(np.int64)  # (k, HOPS)
         row, place = np.nonzero(hops >= 0)
         mine = hops[row, place]
         wave, mask = hop_batch(pool, mine, rng, device, row, noise)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from model.ecg_moe import EcgMoe, Sizes
+from model.ecg_moe import EcgMoe
 from model.labels import BEATS
 from model.pool import Pool
 from model.segments import TOKEN_BEATS, TOKEN_HOPS, Int
 from model.sequences import Sequences
+from model.sizes import Sizes
 
 Windows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """hop_tokens, hop_mask, beat_tokens, beat_features, beat_age, beat_mask of `EcgMoe.windows`."""

@@ -36,7 +36,7 @@ from model.figures import FoldResult, figures, temperatures
 from model.pool import Pool, join
 from model.segments import Int
 
-RECIPE = "ecg-moe-5"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
+RECIPE = "ecg-moe-6"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
 STAMP = "settings.json"  # in a work folder: what it holds the training of
 
 

@@ -1,12 +1,12 @@
 """What ECG-MoE's speed and accuracy are measured against: multi-task baselines on windows of 10 s, and their training.
 
-A window is (k, 2, 1250): two leads at 125 Hz, cut from the hops that the monitor cuts. Every baseline answers the five
-tasks of the paper. They learn from the same pool, split, augmentation and number of examples as ECG-MoE's window tasks,
-and their convolutions run with channels last, as its do.
+A window is (k, 2, 1250): two leads at 125 Hz, cut from the hops that the monitor cuts. The backbone is a
+residual net, the same that the band stem has for hops, at any width. Every baseline answers the five tasks of the
+paper. They learn from the same pool, split, augmentation and number of examples as ECG-MoE's window tasks and stem, and
+their convolutions run with channels last, as its do.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 from tqdm import tqdm
 
-from model.ecg_moe import AGE_MEAN, AGE_SD, rows_of, time_conv
+from model.ecg_moe import AGE_MEAN, AGE_SD
 from model.examples import UNKNOWN
+from model.hop_encoder import ResidualNet
 from model.labels import ARRHYTHMIAS
 from model.phases import _augmented, _binary, _cross_entropy, _huber, draw, hop_chance
 from model.pool import Pool
@@ -27,35 +28,18 @@ RR_MEAN, RR_SD = 800.0, 200.0  # ms
 SAMPLES = 1250
 
 
-class ResBlock(nn.Module):
-    """Two convolutions of 7 and a way around them, halving the rate."""
-
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = time_conv(n_in, n_out, 7), time_conv(n_out, n_out, 7, stride=1)
-        self.norm1, self.norm2 = nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)
-        self.around = time_conv(n_in, n_out, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = fn.relu_(self.norm1(self.conv1(x)))
-        out: Tensor = fn.relu_(self.norm2(self.conv2(h)) + self.around(x))
-        return out
-
-
 class Backbone(nn.Module):
-    """A residual convolutional net over the window: (k, 2, 1250) -> (k, 8 width)."""
+    """The band stem's residual net over the whole window: (k, 2, 1250) -> (k, 8 width)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.stem, self.norm = time_conv(2, width, 15), nn.BatchNorm2d(width)
-        sizes = (width, width, 2 * width, 2 * width, 4 * width)
-        self.blocks = nn.Sequential(*(ResBlock(a, b) for a, b in pairwise(sizes)))
+        self.net = ResidualNet(width)
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean(2, keepdim=True)
         spread = centred.square().mean(2, keepdim=True).sqrt()
-        h = self.blocks(fn.relu_(self.norm(self.stem(rows_of((centred / (spread + 0.01)).clamp(-8, 8))))))
-        return torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)
+        out: Tensor = self.net((centred / (spread + 0.01)).clamp(-8, 8))
+        return out
 
 
 class Shared(nn.Module):
@@ -64,8 +48,9 @@ class Shared(nn.Module):
     def __init__(self, width: int, tasks: tuple[str, ...] = tuple(TASKS)) -> None:
         super().__init__()
         self.backbone = Backbone(width)
+        n = self.backbone.net.features
         self.heads = nn.ModuleDict(
-            {t: nn.Sequential(nn.Linear(8 * width, 64), nn.ReLU(), nn.Linear(64, TASKS[t])) for t in tasks}
+            {t: nn.Sequential(nn.Linear(n, 64), nn.ReLU(), nn.Linear(64, TASKS[t])) for t in tasks}
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -125,7 +125,7 @@ def main() -> None:
     """Train the baselines, time everything, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/train"), help="the --work of a finished training")
-    parser.add_argument("--steps", type=int, default=1900, help="of the baselines' training")
+    parser.add_argument("--steps", type=int, default=2250, help="of the baselines' training, 256 windows each")
     parser.add_argument("--widths", type=int, nargs="+", default=[8, 16, 32], help="of the shared backbone")
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)

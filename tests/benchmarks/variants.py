@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from model.course import Extra
-from model.ecg_moe import EcgMoe, FeatureExpert, HopEncoder, MorphologyPath, Sizes
+from model.ecg_moe import EcgMoe, FeatureExpert, MorphologyPath
 from model.forms import FORM_FEATURES
+from model.hop_encoder import HopEncoder
 from model.kernels import BEAT_SAMPLES
 from model.labels import BEATS
 from model.pool import Pool
@@ -27,6 +28,7 @@ from model.segments import (
     Float,
     Int,
 )
+from model.sizes import SIZES, Sizes
 
 _SIGNAL = [FEATURES.index(name) for name in ("quality", "second_lead")]  # these need no beat
 _FORM_RR = [
@@ -236,9 +238,6 @@ def _same_pool(pool: Pool) -> Pool:
 
 def _same_extra(extra: Extra, pool: Pool, records: Int) -> Extra:
     return extra
-
-
-SIZES = Sizes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ def models() -> tuple[EcgMoe, EcgMoe]:
     plain = EcgMoe()
     with torch.no_grad():
         for name, tensor in plain.state_dict().items():
-            if name.endswith((".up", "running_mean")):
+            if name.endswith((".up", "running_mean")) or ("norm" in name and name.endswith("bias")):
                 tensor.normal_(0, 0.2)
-            elif name.endswith(("running_var", "temperature")):
+            elif name.endswith(("running_var", "temperature")) or ("norm" in name and name.endswith("weight")):
                 tensor.uniform_(0.5, 2.0)
     served = EcgMoe()
     served.load_state_dict(plain.state_dict())
@@ -49,6 +49,12 @@ def test_grouped_experts_and_merged_adapters_answer_as_the_plain_form(models: tu
             torch.testing.assert_close(
                 got[key], value, atol=1e-4 if key in {"rr_ms", "age"} else 1e-5, rtol=1e-5, equal_nan=True
             )
+
+
+def test_no_norm_is_left_between_the_convolutions_of_the_form_for_service(models: tuple[EcgMoe, EcgMoe]) -> None:
+    plain, served = models
+    assert any(isinstance(part, torch.nn.BatchNorm2d) for part in plain.modules())
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in served.modules())
 
 
 def test_an_item_has_the_same_answer_alone_and_in_a_batch(models: tuple[EcgMoe, EcgMoe]) -> None:

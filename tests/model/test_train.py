@@ -3,12 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from model import course, rr_beats
+from model import course, phases, rr_beats
 from model import train as trainer
 from model.beat_phase import RrTask
 from model.datasets import RrRows
@@ -20,6 +21,7 @@ from model.kernels import N_CONTEXT
 from model.labels import BEATS, RHYTHMS
 from model.pool import Pool, join
 from model.rr_beats import RrBeats
+from model.segments import HOP_SAMPLES
 from tests.benchmarks import baselines
 
 SMALL = replace(
@@ -278,6 +280,26 @@ def test_the_frozen_views_do_not_learn_from_labels(pool: Pool, tmp_path: Path) -
         if name.startswith("encoder.") and not name.startswith("encoder.band"):
             torch.testing.assert_close(more[name], tensor, rtol=0, atol=0)
     assert not torch.equal(more["encoder.band.out.weight"], few["encoder.band.out.weight"])
+
+
+def test_the_stem_learns_from_windows_of_hops_that_do_not_overlap(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[np.ndarray, np.ndarray]] = []
+    real = phases.hop_batch
+
+    def hop_batch(pool: Pool, index: np.ndarray, rng: Any, device: str, group: np.ndarray, noise: Any) -> Any:
+        drawn.append((index, group))
+        return real(pool, index, rng, device, group, noise)
+
+    monkeypatch.setattr(phases, "hop_batch", hop_batch)
+    first = int(np.flatnonzero(pool.of_hop == 1)[0])
+    torch.manual_seed(0)
+    task = phases.BandTask(EcgMoe().encoder)
+    loss = task(pool, np.array([first + 20, first + 3]), np.random.default_rng(0), None, "cpu")
+    assert torch.isfinite(loss)
+    ((hops, window),) = drawn
+    assert hops[window == 0].tolist() == [first + k for k in (14, 16, 18, 20)]
+    assert hops[window == 1].tolist() == [first + 1, first + 3]
+    assert (np.diff(pool.hop_end[hops[window == 0]]) >= 2 * HOP_SAMPLES).all()  # 250 ticks and 125 samples a second
 
 
 def test_a_detection_without_a_beat_is_a_false_vb_and_a_fusion_is_none(pool: Pool) -> None:

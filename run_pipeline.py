@@ -402,11 +402,10 @@ def train(arguments: tuple[str, ...]) -> None:
     """Train ECG-MoE on the public recordings, and on simulated patients for potassium: weights, figures, model card."""
     from model import train as trainer
 
-    def simulate(quick: bool) -> str:
+    def simulate(folder: Path, few: bool) -> None:
         from simulators import potassium
 
-        potassium.write(RUNS / "simulated", 40 if quick else 400, duration_s=60.0, seed=0)
-        return str(RUNS / "simulated")
+        potassium.write(folder, 40 if few else 400, duration_s=60.0, seed=0)
 
     sys.exit(trainer.main(list(arguments), simulate))
 

@@ -75,7 +75,8 @@ def load_model(path: Path) -> tuple[EcgMoe, dict[str, Any]]:
     missing, odd = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or odd:
         names = f"lacks {missing[0]!r}" if missing else f"holds {odd[0]!r}, unknown here"
-        raise WeightsError(f"weights {path}: {names} ({len(missing)} missing, {len(odd)} unknown); {mend}")
+        whose = f"{about['version']}, of another architecture: " if "version" in about else ""
+        raise WeightsError(f"weights {path}: {whose}{names} ({len(missing)} missing, {len(odd)} unknown); {mend}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"

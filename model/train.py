@@ -1,6 +1,6 @@
 """Trains ECG-MoE from recordings: one command, one seed, in four phases.
 
-    python -m model.train --seed 0 --out model/weights
+    python -m model.train --seed 0 --out out
     python -m model.train --quick --out /tmp/quick
 
 1. views: the four temporal encoders learn without labels, each its own pretext task, and are frozen.
@@ -19,6 +19,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +39,28 @@ from model.segments import Int
 
 RECIPE = "ecg-moe-6"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
 STAMP = "settings.json"  # in a work folder: what it holds the training of
+FURTHER = "mimic-iv-ecg"  # a database that only who has access to it learns from, too
 
 
 class WorkError(ValueError):
     """A work folder that is no use: says why, and the mend."""
 
 
-def train(settings: Settings, out: Path, work: Path, device: str = "cpu", fresh: bool = False) -> dict[str, object]:
-    """Cut, score by folds, train on everything, write weights, figures and card to `out`; `fresh` as of `claim`.
-    Gives the figures.
+def train(
+    settings: Settings,
+    out: Path,
+    work: Path,
+    device: str = "cpu",
+    fresh: bool = False,
+    simulate: Callable[[Path], None] | None = None,
+) -> dict[str, object]:
+    """Cut, score by folds, train on everything, write weights, figures and card to `out`; `fresh` as of `claim`,
+    `simulate` writes the patients of `settings.potassium` where they are missing. Gives the figures.
 
     Raises model.datasets.DatasetError where a database is not found, WorkError where `work` holds something else.
     """
     claim(work, settings, fresh)
-    pool, extra = _pool(settings, work), Extra.load(settings)
+    pool, extra = _pool(settings, work, simulate), Extra.load(settings)
     fold = pool.folds(settings.folds, settings.seed)
     version = f"{RECIPE}-seed{settings.seed}" + ("" if settings.scored > 1 else "-quick")
     taught = pool.source != "potassium-unseen"
@@ -134,12 +143,15 @@ def _told(work: Path) -> dict[str, Any]:
     return told
 
 
-def _pool(settings: Settings, work: Path) -> Pool:
+def _pool(settings: Settings, work: Path, simulate: Callable[[Path], None] | None = None) -> Pool:
     path = work / "pool.npz"
     if not path.is_file():
         cuts = []
         for source, limit in settings.sources:
             cuts += list(tqdm(load(source, limit), desc=f"cut {source}", unit="record"))
+        simulated = Path(settings.potassium)
+        if simulate and not all((simulated / name / "potassium.csv").is_file() for name in SIMULATED_POTASSIUM):
+            simulate(simulated)
         for name in SIMULATED_POTASSIUM if settings.potassium else ():
             cuts += list(tqdm(load(str(Path(settings.potassium) / name)), desc=f"cut {name}", unit="record"))
         cuts += list(flat_lines(cuts, settings.flat, np.random.default_rng(settings.seed)))
@@ -164,9 +176,9 @@ def _train_one(
     return model.eval()
 
 
-def main(arguments: list[str] | None = None, simulate: Callable[[bool], str] | None = None) -> int:
-    """The command line; gives the exit code. `simulate` (whether the run is a quick one) writes what potassium is
-    learnt from, where no folder is named, and gives the folder."""
+def main(arguments: list[str] | None = None, simulate: Callable[..., None] | None = None) -> int:
+    """The command line; gives the exit code. `simulate` (a folder; few: bool) writes the patients that potassium is
+    learnt from where no folder of them is named and none are in runs/simulated yet (quick: runs/simulated-quick)."""
     parser = argparse.ArgumentParser(
         prog="run_pipeline.py train",
         description=__doc__,
@@ -183,20 +195,24 @@ def main(arguments: list[str] | None = None, simulate: Callable[[bool], str] | N
     parser.add_argument(
         "--potassium",
         default="",
-        help="folder that simulators.potassium wrote; without it, "
-        "run_pipeline.py writes one, and model.train leaves the task untrained",
+        help="folder that simulators.potassium wrote (default of run_pipeline.py runs/simulated, quick: "
+        "runs/simulated-quick, written where it is missing; model.train leaves the task untrained)",
     )
-    parser.add_argument("--source", action="append", default=[], help="a further database to learn from: mimic-iv-ecg")
+    parser.add_argument(
+        "--source", action="append", default=[], help=f"a further database to learn from, by its folder: .../{FURTHER}"
+    )
     parser.add_argument("--quick", action="store_true", help="a small run, under three minutes on two cores")
     parser.add_argument("--scored", type=int, help="how many of the 4 patient-wise folds are scored (default all)")
     parser.add_argument("--fresh", action="store_true", help="delete the training in --work first")
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
-    if given.seed < 0:
-        parser.error(f"--seed: {given.seed}; give 0 or more")
-    if given.threads < 1:
-        parser.error(f"--threads: {given.threads}; give 1 or more")
+    for name, value, least, most in (("seed", given.seed, 0, 2**31 - 1), ("threads", given.threads, 1, 256)):
+        if not least <= value <= most:
+            parser.error(f"--{name}: {value}; give {least} to {most}")
+    for source in given.source:
+        if Path(source).name != FURTHER:
+            parser.error(f"--source: {source}; give the folder of {FURTHER}, the rest is learnt from anyway")
     try:
         torch.zeros(1, device=given.device)
     except (AssertionError, RuntimeError):
@@ -215,11 +231,13 @@ def main(arguments: list[str] | None = None, simulate: Callable[[bool], str] | N
     if given.scored is not None:
         settings = replace(settings, scored=given.scored)
     more = tuple((source, None) for source in given.source)
-    potassium = given.potassium or (simulate(given.quick) if simulate else "")
+    simulated = "runs/simulated-quick" if given.quick else "runs/simulated"
+    potassium = given.potassium or (simulated if simulate else "")
     settings = replace(settings, potassium=potassium, sources=(*settings.sources, *more))
     work = given.work or Path("runs/quick" if given.quick else "runs/train")
     try:
-        about = train(settings, given.out, work, given.device, given.fresh)
+        write = partial(simulate, few=given.quick) if simulate and not given.potassium else None
+        about = train(settings, given.out, work, given.device, given.fresh, write)
     except (WorkError, DatasetError) as error:
         parser.exit(2, f"train: {error}\n")
     print(json.dumps(about["figures"], indent=1))

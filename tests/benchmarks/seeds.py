@@ -79,12 +79,25 @@ def summary(runs: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        run: dict[str, Any] = json.loads(path.read_text())
+    except ValueError:
+        run = {}
+    if not isinstance(run, dict) or not {"version", "settings", "figures"} <= run.keys():
+        raise click.UsageError(f"{path}: no figures.json of a training; give those that `train --out` wrote")
+    return run
+
+
 @click.command(help=__doc__)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def main(paths: tuple[Path, ...]) -> None:
-    runs = [json.loads(path.read_text()) for path in paths]
-    if odd := [str(path) for path, run in zip(paths, runs, strict=True) if not {"settings", "figures"} <= run.keys()]:
-        raise click.UsageError(f"{', '.join(odd)}: no figures.json of a training; give those that `train --out` wrote")
+    runs = [_read(path) for path in paths]
+    recipes = {run["version"].partition("-seed")[0] for run in runs}
+    if len(recipes) > 1:
+        raise click.UsageError(f"the runs are of {' and '.join(sorted(recipes))}; give runs of one recipe")
+    if len({run["settings"]["seed"] for run in runs}) < len(runs):
+        raise click.UsageError("two of the runs have the same seed; give each seed once")
     settings = [{k: v for k, v in run["settings"].items() if k not in {"seed", "potassium"}} for run in runs]
     if any(other != settings[0] for other in settings):
         raise click.UsageError("the runs differ in more than the seed; give runs of the same settings")

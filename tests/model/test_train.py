@@ -176,10 +176,11 @@ def test_only_a_finished_training_of_this_recipe_is_scored(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("option", "told"),
     [
-        (["--seed", "-1"], "--seed: -1; give 0 or more"),
-        (["--threads", "0"], "--threads: 0; give 1 or more"),
+        (["--seed", "-1"], "--seed: -1; give 0 to 2147483647"),
+        (["--threads", "0"], "--threads: 0; give 1 to 256"),
         (["--device", "tpu9"], "--device: tpu9 cannot be used here"),
         (["--scored", "9"], "--scored: 9; give 0 to 4"),
+        (["--source", "ptb"], "--source: ptb; give the folder of mimic-iv-ecg"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_at_once(
@@ -195,7 +196,7 @@ def test_an_option_that_cannot_be_is_refused_at_once(
 def test_training_learns_and_what_it_writes_is_served(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "_pool", lambda settings, work: pool)
+    monkeypatch.setattr(trainer, "_pool", lambda *_: pool)
     about = trainer.train(replace(SMALL, beats=120, band=40, windows=60), tmp_path / "out", tmp_path / "work")
     found = about["figures"]
     assert isinstance(found, dict)
@@ -226,7 +227,7 @@ def test_potassium_is_learnt_where_levels_are_known_and_its_unseen_patients_are_
         taught.append(set(records.tolist()))
         return real(pool, records, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer, "_pool", lambda settings, work: kept)
+    monkeypatch.setattr(trainer, "_pool", lambda *_: kept)
     monkeypatch.setattr(trainer, "_train_one", train_one)
     trainer.train(replace(SMALL, scored=2), tmp_path / "out", tmp_path / "work")
     assert all(3 not in records for records in taught)
@@ -235,6 +236,37 @@ def test_potassium_is_learnt_where_levels_are_known_and_its_unseen_patients_are_
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Potassium abnormal: simulated patients" in card
     assert "potassium-unseen | 1 | 1 |" in card
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_simulated_patients_are_written_only_where_there_are_none_and_the_training_may_begin(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trainer, "load", lambda *_: iter([_simulated("209", 0)]))
+    asked: list[tuple[Path, bool]] = []
+
+    def simulate(folder: Path, few: bool) -> None:
+        asked.append((folder, few))
+
+    def train(settings: course.Settings, out: Path, work: Path, *rest: Any) -> dict[str, object]:
+        trainer.claim(work, settings)
+        trainer._pool(settings, work, rest[-1])
+        return {"figures": {}}
+
+    monkeypatch.setattr(trainer, "train", train)
+    folder = Path("runs/simulated-quick")
+    if there:
+        for name in ("potassium", "potassium-unseen"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "potassium.csv").write_text("record,potassium_mmol_l\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        trainer.main(["--quick", "--out", "out", "--work", "other"], simulate)
+    assert asked == []
+    trainer.main(["--quick", "--out", "out", "--work", "work"], simulate)
+    assert asked == ([] if there else [(folder, True)])
 
 
 def test_the_rr_expert_tells_early_beats_by_their_time_and_is_frozen_then(tmp_path: Path) -> None:

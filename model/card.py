@@ -20,6 +20,7 @@ Research software. Not a medical device; no judgement of it may guide the care o
   their fusions) and the rhythm PACED, and are drawn seldom. N against S is learnt from the beats of
   vitaldb-rhythm alone, which have no waveforms. Answers are those that leave the shard, votes of the form included.
 - Escape beats (e j n) count as N, as in most published tables.
+- What it is not to be relied on for: `docs/model.md`, "What it cannot do yet".
 """
 
 
@@ -37,7 +38,8 @@ def card(about: dict[str, Any]) -> str:
             version=about["version"], seed=settings["seed"], options=" --quick" * (settings["scored"] == 1)
             + f" --potassium {settings['potassium']}" * bool(settings["potassium"]),
             scored=settings["scored"], folds=settings["folds"],
-            data=", ".join(f"{name} {n}" for name, n in found["n_records"].items()),
+            data=", ".join(f"{name} {n}" for name, n in found["n_records"].items())
+            + f", vitaldb-rhythm {found['segments']['patients']} (RR sequences)" * bool(found.get("segments")),
             note="records scored; ludb counts two lead pairs each",
             potassium=_SIMULATED if found["potassium"] else _UNTRAINED,
             people=", ".join(f"{p['patients']} patients of {name}" for name, p in found["age_sex"].items()),

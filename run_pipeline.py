@@ -248,16 +248,25 @@ def gateway(config_path: str | None) -> None:
 @main.command(epilog="Example: RECORDINGS=recordings python run_pipeline.py annotate mitdb/208 --out out/")
 @click.argument("source")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
+@click.option(
+    "--windows",
+    is_flag=True,
+    help="Write RECORD.windows.jsonl too: each window's rhythms, RR interval, age, sex, potassium, N A O ~ (research).",
+)
 @click.option("--strips", is_flag=True, help="Draw the strip of each red and yellow alert too, to OUT/strips.")
 @weights_options
-def annotate(source: str, out: Path, strips: bool, weights: Path | None, device: str, threads: int) -> None:
+def annotate(
+    source: str, out: Path, windows: bool, strips: bool, weights: Path | None, device: str, threads: int
+) -> None:
     """Annotate recordings on a virtual clock: RECORD.moe (WFDB) and RECORD.alerts.jsonl for each record of SOURCE."""
     _threads(threads)
     from stream import annotate as annotator
     from stream import log
 
     log.configure("annotate", "warning")
-    done = annotator.annotate(source, out, weights=weights, device=device, strips=strips, progress=sys.stderr.isatty())
+    done = annotator.annotate(
+        source, out, weights=weights, device=device, windows=windows, strips=strips, progress=sys.stderr.isatty()
+    )
     for line in done.refused:
         click.echo(f"wardbeat: {line}", err=True)
     n_beats, n_alerts = (sum(len(getattr(one, what)) for one in done.records) for what in ("beats", "alerts"))

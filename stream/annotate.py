@@ -55,11 +55,13 @@ def annotate(
     *,
     weights: Path | None = None,
     device: str | None = None,
+    windows: bool = False,
     strips: bool = False,
     progress: bool = True,
 ) -> Done:
-    """Annotate every record of `source` and write RECORD.moe and RECORD.alerts.jsonl to `out`; with `strips` the strip
-    of each red and yellow alert too, drawn, to `out`/strips.
+    """Annotate every record of `source` and write RECORD.moe and RECORD.alerts.jsonl to `out`; with `windows` what the
+    model says of each window too, to RECORD.windows.jsonl; with `strips` the strip of each red and yellow alert, drawn,
+    to `out`/strips.
 
     A record that cannot be read is passed over, and told. Raises DatasetError where the source is not found or none
     of it can be read, WeightsError for weights that do not fit."""
@@ -78,6 +80,8 @@ def annotate(
             out.mkdir(parents=True, exist_ok=True)
             for result in run(records, judge):
                 write(result, out)
+                if windows:
+                    _write_lines(out / f"{result.name}.windows.jsonl", result.windows)
                 if strips:
                     draw(result, out / "strips", progress)
                 result.strips.clear()
@@ -167,9 +171,13 @@ def write(result: Annotated, out: Path) -> None:
     """Write RECORD.moe and RECORD.alerts.jsonl to the folder `out`."""
     found = marks.marks(result.beats, result.windows, result.alerts, result.n_samples)
     marks.write(out / f"{result.name}.moe", found, result.fs)
+    _write_lines(out / f"{result.name}.alerts.jsonl", result.alerts)
+
+
+def _write_lines(path: Path, messages: Sequence[wire.Message]) -> None:
+    """Write each message as a line, as it is on the wire."""
     encoder = msgspec.json.Encoder()
-    lines = (encoder.encode(event) for event in result.alerts)
-    (out / f"{result.name}.alerts.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    path.write_bytes(b"".join(encoder.encode(message) + b"\n" for message in messages))
 
 
 def draw(result: Annotated, out: Path, progress: bool = True) -> None:

@@ -11,7 +11,7 @@ from model.datasets import DatasetError
 from model.ec57.beats import compare
 from simulators.patients import Patient
 from stream import annotate
-from stream.wire import AlertEvent
+from stream.wire import AlertEvent, WindowJudgement
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def annotated(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out")
-    annotate.annotate(str(folder), out, device="cpu", strips=True, progress=False)
+    annotate.annotate(str(folder), out, device="cpu", windows=True, strips=True, progress=False)
     return out
 
 
@@ -62,6 +62,16 @@ def test_alerts_name_their_record_and_say_that_they_are_simulated(annotated: Pat
             assert event.bed == path.name.removesuffix(".alerts.jsonl")
             assert event.simulated
             assert event.model_version
+
+
+def test_what_the_model_says_of_each_window_is_written_when_asked_for(annotated: Path) -> None:
+    lines = (annotated / "pvcs.windows.jsonl").read_bytes().splitlines()
+    windows = [msgspec.json.decode(line, type=WindowJudgement) for line in lines]
+    ends = np.array([window.at.sample / window.at.fs for window in windows])
+    np.testing.assert_allclose(np.diff(ends), 2.0)
+    assert ends[-1] == pytest.approx(60, abs=2)
+    assert all(window.bed == "pvcs" and window.research and window.potassium_simulated for window in windows)
+    assert all(window.arrhythmia in ("N", "A", "O", "~") and window.age_years is not None for window in windows[5:])
 
 
 def test_the_strip_of_each_red_and_yellow_is_drawn_when_asked_for(annotated: Path) -> None:

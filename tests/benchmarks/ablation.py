@@ -1,5 +1,6 @@
 """What each part of ECG-MoE earns: the model with that part switched off, trained anew, beside a plain net.
 
+\b
     RECORDINGS=... python -m tests.benchmarks.ablation --json ablation.json --plot docs/ablation.png
     RECORDINGS=... python -m tests.benchmarks.ablation --variant no-lora --seed 0     # one row, one seed
     RECORDINGS=... python -m tests.benchmarks.ablation --full --variant full --variant no-views

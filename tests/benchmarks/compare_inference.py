@@ -133,6 +133,9 @@ def main() -> None:
     parser.add_argument("--kept", action="store_true", help="train none: accuracy of those in --work, times of all")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    for name, value in (("steps", given.steps), ("widths", min(given.widths)), ("repeats", given.repeats)):
+        if value < 1:
+            parser.error(f"--{name}: {value}; give 1 or more")
     torch.set_num_threads(1)
     steady_heap()
     torch.manual_seed(given.seed)

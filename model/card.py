@@ -39,7 +39,7 @@ def card(about: dict[str, Any]) -> str:
             + f" --potassium {settings['potassium']}" * bool(settings["potassium"]),
             scored=settings["scored"], folds=settings["folds"],
             data=", ".join(f"{name} {n}" for name, n in found["n_records"].items())
-            + f", vitaldb-rhythm {found['segments']['patients']} (RR sequences)" * bool(found.get("segments")),
+            + "".join(f", vitaldb-rhythm {n} (RR sequences)" for n in [found["segments"].get("patients")] if n),
             note="records scored; ludb counts two lead pairs each",
             potassium=_SIMULATED if found["potassium"] else _UNTRAINED,
             people=", ".join(f"{p['patients']} patients of {name}" for name, p in found["age_sex"].items()),

@@ -6,7 +6,6 @@ paper. They learn from the same pool, split, augmentation and number of examples
 their convolutions run with channels last, as its do.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -125,8 +124,9 @@ def fit(net: nn.Module, pool: Pool, records: Int, seed: int, steps: int, batch: 
 
 
 @torch.no_grad()
-def answers(net: Callable[[Tensor], dict[str, Tensor]], pool: Pool, hops: Int) -> dict[str, Any]:
+def answers(net: nn.Module, pool: Pool, hops: Int) -> dict[str, Any]:
     """A baseline's answers for the windows that end with `hops`, in the units of `EcgMoe.windows`."""
+    net.eval()  # one read from a file is not, and would go by the means of each batch
     parts = [net(windows_of(pool, part)[0]) for part in np.array_split(hops, max(hops.size // 256, 1))]
     raw = {task: torch.cat([p[task] for p in parts]) for task in TASKS}
     return {

@@ -367,6 +367,9 @@ def test_the_baselines_of_the_comparison_learn_from_the_same_pool(pool: Pool, ne
     hops = np.flatnonzero(pool.of_hop == 3)
     answers = baselines.answers(net, pool, hops)
     assert {name: len(answer) for name, answer in answers.items()} == dict.fromkeys(baselines.TASKS, hops.size)
+    again = baselines.answers(net.train(), pool, hops)
+    for name, answer in answers.items():
+        np.testing.assert_array_equal(again[name], answer)
 
 
 def test_a_result_is_scored_only_on_its_own_records(pool: Pool) -> None:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from model import judge
 from model.card import card
 from model.course import NO_EXTRA, Course, Extra, Settings
-from model.datasets import DatasetError
+from model.datasets import POTASSIUM_LEVELS, DatasetError
 from model.ecg_moe import WINDOW_TASKS, EcgMoe
 from model.examples import SIMULATED_POTASSIUM, flat_lines, load
 from model.figures import FoldResult, figures, temperatures
@@ -150,7 +150,7 @@ def _pool(settings: Settings, work: Path, simulate: Callable[[Path], None] | Non
         for source, limit in settings.sources:
             cuts += list(tqdm(load(source, limit), desc=f"cut {source}", unit="record"))
         simulated = Path(settings.potassium)
-        if simulate and not all((simulated / name / "potassium.csv").is_file() for name in SIMULATED_POTASSIUM):
+        if simulate and not all((simulated / name / POTASSIUM_LEVELS).is_file() for name in SIMULATED_POTASSIUM):
             simulate(simulated)
         for name in SIMULATED_POTASSIUM if settings.potassium else ():
             cuts += list(tqdm(load(str(Path(settings.potassium) / name)), desc=f"cut {name}", unit="record"))

@@ -33,11 +33,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from model.datasets import POTASSIUM_NORMAL
+from model.datasets import POTASSIUM_LEVELS, POTASSIUM_NORMAL
 
 LEADS = ("II", "V4")
 FS, GAIN = 250.0, 200.0  # Hz, adu per mV
-LABELS = "potassium.csv"
 _NORMAL = 4.5  # mmol/L, where a patient's waves are as drawn
 
 Float = npt.NDArray[np.float64]
@@ -157,7 +156,7 @@ def write(folder: Path, n_patients: int, duration_s: float, seed: int) -> None:
             signal, peaks = render(level, population, round(duration_s * FS), rng)
             _write_record(place, record, signal, peaks, level)
             rows.append((record, f"{level:.2f}"))
-        with (place / LABELS).open("w", newline="") as file:
+        with (place / POTASSIUM_LEVELS).open("w", newline="") as file:
             csv.writer(file).writerows([("record", "potassium_mmol_l"), *rows])
 
 

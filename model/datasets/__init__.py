@@ -9,6 +9,7 @@ and the mend.
 """
 
 from model.datasets.labels import (
+    POTASSIUM_LEVELS,
     POTASSIUM_NORMAL,
     Alarm,
     RhythmSpan,
@@ -30,6 +31,7 @@ from model.datasets.sources import cache_folder, find, records_in
 from model.datasets.wfdb_reader import annotations, info, read
 
 __all__ = [
+    "POTASSIUM_LEVELS",
     "POTASSIUM_NORMAL",
     "Alarm",
     "Annotations",

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from model.datasets.record import DatasetError, Record
 from model.datasets.sources import find
 
+POTASSIUM_LEVELS = "potassium.csv"  # in a folder of simulated patients: the level of each
 POTASSIUM_NORMAL = (3.5, 5.0)
 """Normal serum potassium, mmol/L; outside of it a level counts as abnormal where no laboratory says so itself."""
 
@@ -132,7 +133,7 @@ def ludb_labels(folder: str | Path = "ludb") -> dict[str, dict[str, str]]:
 
 def potassium_levels(folder: str | Path) -> dict[str, float]:
     """Simulated patients of `simulators.potassium`: record to serum potassium in mmol/L."""
-    path = _file(folder, "potassium.csv")
+    path = _file(folder, POTASSIUM_LEVELS)
     with reading(path):
         return {row["record"]: float(row["potassium_mmol_l"]) for row in csv.DictReader(lines_of(path))}
 

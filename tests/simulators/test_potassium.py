@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from model import datasets
+from model.datasets import POTASSIUM_LEVELS
 from model.examples import load
-from simulators.potassium import LABELS, POPULATIONS, level_of, main, render, waves
+from simulators.potassium import POPULATIONS, level_of, main, render, waves
 
 OWN = {"strength": 1.0, "rr_s": 0.85, "pr_s": 0.16, "qrs_s": 0.013, "t_mv": 0.27, "r": 1.0}
 P, R, T, U = 0, 2, 5, 6
@@ -83,4 +84,4 @@ def test_what_cannot_be_written_is_refused(
 ) -> None:
     assert main(["--out", str(tmp_path), *wrong]) == 2
     assert wrong[0][2:] in capsys.readouterr().err
-    assert not (tmp_path / "potassium" / LABELS).exists()
+    assert not (tmp_path / "potassium" / POTASSIUM_LEVELS).exists()

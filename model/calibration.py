@@ -1,10 +1,15 @@
-"""Calibration: the temperature that makes a confidence mean what it says (Guo et al., ICML 2017), and its error.
+"""Calibration: the temperature that makes a confidence mean what it says (Guo et al., ICML 2017), and its error; the
+line that takes back of an answer what it does not know (Platt 1999, for a number as for odds).
 
 Each recording weighs the same, however long it is. Probabilities (n, c) float, labels (n,) int, weights (n,).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from model.segments import Int
 
@@ -45,3 +50,36 @@ def ece(probs: Probs, label: Int, weight: Weights) -> float:
     bin_ = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
     gap = np.bincount(bin_, weight * (confidence - right), N_BINS)
     return float(np.abs(gap).sum() / weight.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What to tell for an answer: offset + slope * answer. With a slope of 0 a constant."""
+
+    offset: float = 0.0
+    slope: float = 1.0
+
+    def __call__(self, answer: Probs) -> Probs:
+        return self.offset + self.slope * answer
+
+
+def fitted_line(answer: Probs, true: Probs, weight: Weights, odds: bool = False) -> Line:
+    """That of the least weighted squared error; with `odds`, where the answer is log-odds and `true` 0 or 1, of the
+    greatest weighted likelihood. The slope is held within 0 and 1: an answer is never made surer, nor turned round."""
+    share = weight / weight.sum()
+    mean, unit = float(share @ answer), max(float((share @ (answer - share @ answer) ** 2) ** 0.5), 1e-6)
+    scaled = (answer - mean) / unit
+    start = float(share @ true)
+    if not odds:
+        slope = float(np.clip(share @ (scaled * (true - start)) / unit, 0.0, 1.0))
+        return Line(start - slope * mean, slope)
+
+    def loss(at: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        z = at[0] + at[1] * scaled
+        wrong = share * (expit(z) - true)
+        return float(share @ (np.logaddexp(0, z) - true * z)), np.array([wrong.sum(), wrong @ scaled])
+
+    first = float(np.log(np.clip(start, 1e-3, 1 - 1e-3) / np.clip(1 - start, 1e-3, 1 - 1e-3)))
+    found = minimize(loss, [first, 0.0], jac=True, method="L-BFGS-B", bounds=[(-7.0, 7.0), (0.0, unit)]).x
+    slope = float(found[1]) / unit
+    return Line(float(found[0]) - slope * mean, slope)

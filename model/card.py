@@ -94,6 +94,11 @@ def card(about: dict[str, Any]) -> str:
         ),
         rows,
     )
+    if found.get("persons_by_line"):
+        text.append(
+            "Age and sex are told by a line on the model's answer that the other folds chose; where they found it to "
+            "know nothing, that is the constant.\n"
+        )
     better = [
         f"{what} of {name}" for name, p in found["age_sex"].items() for what in ("age", "sex")
         if p[f"{what}_gain_ci"][0] > 0

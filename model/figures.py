@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit, logit
 
 from model import form_votes
-from model.calibration import ABSTAIN, by_recording, cooled, ece, temperature
+from model.calibration import ABSTAIN, Line, by_recording, cooled, ece, fitted_line, temperature
 from model.ecg_moe import EcgMoe
 from model.examples import PACED
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
@@ -92,7 +93,8 @@ def figures(results: list[FoldResult], pool: Pool) -> Figures:
     if "cinc2017" in sources:
         found["cinc2017"] = challenge_figures(pool, records, hops, windows["arrhythmia"])
     found["rr"] = rr_figures(pool, hops, windows["rr_ms"], windows["detector_rr_ms"])
-    found["age_sex"] = person_figures(pool, records, hops, windows)
+    found["age_sex"] = person_figures(pool, records, hops, windows | _persons_by_lines(results, pool))
+    found["persons_by_line"] = len(results) > 1
     found["potassium"] = potassium_figures(pool, records, hops, windows["potassium"])
     found["segments"] = segment_figures(results)
     found["calibration"] = calibration_figures(results, pool)
@@ -241,6 +243,36 @@ def temperatures(results: list[FoldResult], pool: Pool) -> dict[str, float]:
         probs, label, of = _joined(results, pool, task)
         out[task] = temperature(probs, label, by_recording(of)) if label.size else 1.0
     return out
+
+
+def person_lines(results: list[FoldResult], pool: Pool) -> dict[str, Line]:
+    """Lines of `age`, years, and of `male`, log-odds, from answers to patients that the models did not see: where an
+    answer is worth nothing it becomes the constant."""
+    lines = {}
+    for task in ("age", "male"):
+        of = np.concatenate([pool.of_hop[r.hops] for r in results])
+        true = getattr(pool, task)[of].astype(np.float64)
+        known = np.isfinite(true)
+        if known.any():
+            said = np.concatenate([_person_answer(r, task) for r in results])[known]
+            lines[task] = fitted_line(said, true[known], by_recording(of[known]), odds=task == "male")
+    return lines
+
+
+def _person_answer(result: FoldResult, task: str) -> npt.NDArray[np.float64]:
+    said = result.windows[task].astype(np.float64)
+    return logit(said.clip(1e-6, 1 - 1e-6)) if task == "male" else said
+
+
+def _persons_by_lines(results: list[FoldResult], pool: Pool) -> dict[str, Float]:
+    """Age and probability of male of all windows, of each fold by the lines of the others; of one fold as they are."""
+    told: dict[str, list[Float]] = {"age": [], "male": []}
+    for one in results:
+        lines = person_lines([r for r in results if r is not one], pool) if len(results) > 1 else {}
+        for task, parts in told.items():
+            said = lines.get(task, Line())(_person_answer(one, task))
+            parts.append((expit(said) if task == "male" else said).astype(np.float32))
+    return {task: np.concatenate(parts) for task, parts in told.items()}
 
 
 def calibration_figures(results: list[FoldResult], pool: Pool) -> Figures:

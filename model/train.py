@@ -9,7 +9,7 @@
    learns N or S, V, F, Q from detected beats.
 4. windows: on tokens computed once, the rhythm path, the fusion and its adapters learn the window tasks.
 
-One model learns from everything and is written; then each of four patient-wise folds is left out, from the first phase
+One model learns from everything and is written; then each of five patient-wise folds is left out, from the first phase
 on, and scored, and the figures and the model card are written beside the weights. An interrupted run goes on from its
 last checkpoint in `--work`.
 """
@@ -25,19 +25,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from model import judge
+from model.calibration import Line
 from model.card import card
 from model.course import NO_EXTRA, Course, Extra, Settings
 from model.datasets import POTASSIUM_LEVELS, DatasetError
-from model.ecg_moe import WINDOW_TASKS, EcgMoe
+from model.ecg_moe import AGE_MEAN, AGE_SD, WINDOW_TASKS, EcgMoe
 from model.examples import SIMULATED_POTASSIUM, flat_lines, load
-from model.figures import FoldResult, figures, temperatures
+from model.figures import FoldResult, figures, person_lines, temperatures
 from model.pool import Pool, join
 from model.segments import Int
 
-RECIPE = "ecg-moe-6"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
+RECIPE = "ecg-moe-7"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
 STAMP = "settings.json"  # in a work folder: what it holds the training of
 FURTHER = "mimic-iv-ecg"  # a database that only who has access to it learns from, too
 
@@ -74,7 +76,7 @@ def train(
         model = _train_one(pool, np.flatnonzero((fold != k) & taught), settings, work, f"fold{k}", device, mine)
         told, patients = extra.scored(k, settings)
         results.append(FoldResult.of(model, pool, np.flatnonzero(fold == k), device, told, patients))
-    calibrate(shipped, temperatures(results, pool))
+    calibrate(shipped, temperatures(results, pool), person_lines(results, pool))
     judge.save(shipped, out / "ecg_moe.safetensors", version, trained)
     about: dict[str, object] = {
         "version": version, "settings": asdict(settings),
@@ -85,11 +87,17 @@ def train(
     return about
 
 
-def calibrate(model: EcgMoe, found: dict[str, float]) -> None:
-    """Set the temperatures of the tasks, `beats` among them."""
+@torch.no_grad()
+def calibrate(model: EcgMoe, found: dict[str, float], lines: dict[str, Line]) -> None:
+    """Set the temperatures of the tasks, `beats` among them; fold the lines of `age` and `male` into their heads."""
     model.morphology.temperature.fill_(found["beats"])
     for i, task in enumerate(WINDOW_TASKS):
         model.fusion.temperature[i] = found.get(task, 1.0)
+    for task, mean, unit in (("age", AGE_MEAN, AGE_SD), ("male", 0.0, 1.0)):
+        line, head = lines.get(task, Line()), model.fusion.heads[task]
+        assert isinstance(head, nn.Linear)
+        head.weight.mul_(line.slope)
+        head.bias.mul_(line.slope).add_((line.offset + line.slope * mean - mean) / unit)
 
 
 # The parts of a run
@@ -202,7 +210,7 @@ def main(arguments: list[str] | None = None, simulate: Callable[..., None] | Non
         "--source", action="append", default=[], help=f"a further database to learn from, by its folder: .../{FURTHER}"
     )
     parser.add_argument("--quick", action="store_true", help="a small run, under three minutes on two cores")
-    parser.add_argument("--scored", type=int, help="how many of the 4 patient-wise folds are scored (default all)")
+    parser.add_argument("--scored", type=int, help="how many of the 5 patient-wise folds are scored (default all)")
     parser.add_argument("--fresh", action="store_true", help="delete the training in --work first")
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, default=1)
@@ -223,8 +231,10 @@ def main(arguments: list[str] | None = None, simulate: Callable[..., None] | Non
         parser.error(f"--out: {given.out} cannot be written to ({error.strerror}); give another folder")
     torch.set_num_threads(given.threads)
     settings = Settings(seed=given.seed)
-    if given.scored is not None and not 0 <= given.scored <= settings.folds:
-        parser.error(f"--scored: {given.scored}; give 0 to {settings.folds}")
+    if given.scored is not None and not 1 <= given.scored <= settings.folds:
+        parser.error(
+            f"--scored: {given.scored}; give 1 to {settings.folds}, what is scored calibrates"
+        )
     if given.potassium and not (Path(given.potassium) / SIMULATED_POTASSIUM[0]).is_dir():
         parser.error(f"--potassium: {given.potassium} has no {SIMULATED_POTASSIUM[0]}/; simulators.potassium writes it")
     settings = settings.quick() if given.quick else settings

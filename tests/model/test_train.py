@@ -12,8 +12,9 @@ import torch
 from model import course, phases, rr_beats
 from model import train as trainer
 from model.beat_phase import RrTask
+from model.calibration import Line
 from model.datasets import RrRows
-from model.ecg_moe import EcgMoe
+from model.ecg_moe import EcgMoe, example_inputs
 from model.examples import Cut, cut_signal, match, window_index
 from model.figures import FoldResult, beat_figures, figures
 from model.judge import Judge
@@ -56,6 +57,18 @@ def pool() -> Pool:
     return join(
         [_simulated(name, seed, every=4 if seed % 2 else 12) for seed, name in enumerate(("209", "207", "118", "220"))]
     )
+
+
+def test_calibration_takes_back_what_the_heads_of_age_and_sex_do_not_know() -> None:
+    torch.manual_seed(0)
+    model = EcgMoe().eval()
+    inputs = [torch.randn_like(x) if x.is_floating_point() else x for x in example_inputs("window", 3)]
+    before = model.windows(*inputs)
+    trainer.calibrate(model, {"beats": 1.0}, {"age": Line(30.0, 0.25), "male": Line(0.4, 0.5)})
+    after = model.windows(*inputs)
+    assert torch.allclose(after["age"], 30.0 + 0.25 * before["age"], atol=1e-4)
+    assert torch.allclose(torch.logit(after["male"]), 0.4 + 0.5 * torch.logit(before["male"]), atol=1e-5)
+    assert torch.equal(after["rhythm"], before["rhythm"])
 
 
 def test_each_beat_is_matched_once_and_only_within_the_tolerance() -> None:
@@ -179,7 +192,7 @@ def test_only_a_finished_training_of_this_recipe_is_scored(tmp_path: Path, monke
         (["--seed", "-1"], "--seed: -1; give 0 to 2147483647"),
         (["--threads", "0"], "--threads: 0; give 1 to 256"),
         (["--device", "tpu9"], "--device: tpu9 cannot be used here"),
-        (["--scored", "9"], "--scored: 9; give 0 to 4"),
+        (["--scored", "9"], "--scored: 9; give 1 to 5"),
         (["--source", "ptb"], "--source: ptb; give the folder of mimic-iv-ecg"),
     ],
 )
@@ -382,7 +395,7 @@ def test_a_result_is_scored_only_on_its_own_records(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [(["--scored", "9"], "--scored: 9; give 0 to 4"), (["--potassium", "/none"], "/none has no")]
+    ("given", "told"), [(["--scored", "9"], "--scored: 9; give 1 to 5"), (["--potassium", "/none"], "/none has no")]
 )
 def test_what_a_training_cannot_be_run_with_is_said_at_once(
     given: list[str], told: str, capsys: pytest.CaptureFixture[str]

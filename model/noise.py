@@ -93,7 +93,8 @@ def main() -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/train"), help="work folder of model.train")
-    parser.add_argument("--scored", type=int, choices=range(1, 5), default=4, help="how many folds")
+    most = Settings().folds
+    parser.add_argument("--scored", type=int, choices=range(1, most + 1), default=most, help="how many folds")
     parser.add_argument("--source", action="append", choices=SOURCES, help="all of them where not given")
     parser.add_argument("--json", type=Path, help="write all figures there")
     given = parser.parse_args()

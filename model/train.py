@@ -69,7 +69,7 @@ def train(
     shipped = _train_one(pool, np.flatnonzero(taught), settings, work, "all", device, extra)
     known = np.isfinite(pool.potassium[taught]).any()
     trained = [task for task in WINDOW_TASKS if task != "potassium" or known]
-    judge.save(shipped, out / "ecg_moe.safetensors", version, trained)
+    judge.save(shipped, out / "ecg_moe.safetensors", f"{version}-uncalibrated", trained)
     results = []
     for k in range(settings.scored):
         mine = extra.without(k, settings)

@@ -19,12 +19,11 @@ from tqdm import tqdm
 from model import datasets
 from model.card import table
 from model.course import NOISE_LEARNT, Settings
-from model.ecg_moe import EcgMoe
 from model.examples import Spoil, load, recorded_noise
 from model.figures import Figures, FoldResult, figures
 from model.pool import join, spread
 from model.segments import MODEL_HZ, Float
-from model.train import settings_or_exit
+from model.work import fold_model, settings_or_exit
 
 SOURCES: dict[str, int | None] = {"mitdb": None, "vfdb": None, "cinc2017": 600}  # and how many records
 SNRS_DB = (None, 12.0, 6.0, 0.0)
@@ -45,13 +44,6 @@ def spoiler(noise: Float, snr_db: float, rng: np.random.Generator) -> Spoil:
         return out
 
     return spoil
-
-
-def fold_model(work: Path, fold: int | None) -> EcgMoe:
-    """The model that `model.train` trained without a fold, with None the one of all."""
-    model, name = EcgMoe(), "all" if fold is None else f"fold{fold}"
-    model.load_state_dict(torch.load(work / f"{name}-windows.pt", weights_only=True)["model"])
-    return model.eval()
 
 
 def under_noise(work: Path, snr_db: float | None, sources: Sequence[str], settings: Settings, scored: int) -> Figures:
@@ -100,8 +92,13 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     settings = settings_or_exit(given.work, parser)
+    if given.json and not given.json.parent.is_dir():
+        parser.error(f"--json: {given.json.parent} is no folder; make it first, or name another")
     sources = given.source or list(SOURCES)
-    found = {str(snr): under_noise(given.work, snr, sources, settings, given.scored) for snr in SNRS_DB}
+    try:
+        found = {str(snr): under_noise(given.work, snr, sources, settings, given.scored) for snr in SNRS_DB}
+    except datasets.DatasetError as error:
+        parser.error(str(error))
     rows = [("as recorded" if snr == "None" else snr, *_row(f)) for snr, f in found.items()]
     print("\n".join(table(("SNR, dB", *COLUMNS), rows)))
     if given.json:

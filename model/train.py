@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,20 +31,15 @@ from model import judge
 from model.calibration import Line
 from model.card import card
 from model.course import NO_EXTRA, Course, Extra, Settings
-from model.datasets import POTASSIUM_LEVELS, DatasetError
+from model.datasets import POTASSIUM_LEVELS, DatasetError, folder_of
 from model.ecg_moe import AGE_MEAN, AGE_SD, WINDOW_TASKS, EcgMoe
 from model.examples import SIMULATED_POTASSIUM, flat_lines, load
 from model.figures import FoldResult, figures, person_lines, temperatures
 from model.pool import Pool, join
 from model.segments import Int
+from model.work import POOL, RECIPE, WorkError, claim, finished, kept_pool
 
-RECIPE = "ecg-moe-7"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
-STAMP = "settings.json"  # in a work folder: what it holds the training of
 FURTHER = "mimic-iv-ecg"  # a database that only who has access to it learns from, too
-
-
-class WorkError(ValueError):
-    """A work folder that is no use: says why, and the mend."""
 
 
 def train(
@@ -61,6 +55,7 @@ def train(
 
     Raises model.datasets.DatasetError where a database is not found, WorkError where `work` holds something else.
     """
+    require(settings)
     claim(work, settings, fresh)
     pool, extra = _pool(settings, work, simulate), Extra.load(settings)
     fold = pool.folds(settings.folds, settings.seed)
@@ -103,56 +98,16 @@ def calibrate(model: EcgMoe, found: dict[str, float], lines: dict[str, Line]) ->
 # The parts of a run
 
 
-def settings_of(work: Path) -> Settings:
-    """Those that the finished training in `work` was run with, all folds scored. Raises WorkError where there is none,
-    or one of another recipe."""
-    told = _told(work)
-    have = f"one of {told.get('recipe', 'an older recipe')}" if told else "none"
-    if told.get("recipe") == RECIPE:
-        sources = tuple((name, limit) for name, limit in told["settings"]["sources"])
-        settings = Settings(**told["settings"] | {"sources": sources, "scored": told["settings"]["folds"]})
-        if all((work / f"fold{k}-windows.pt").is_file() for k in range(settings.folds)):
-            return settings
-        have = "one that is not through with its folds"
-    raise WorkError(f"{work}: wants a finished training of {RECIPE}, there is {have}; train with --work {work}")
-
-
-def settings_or_exit(work: Path, parser: argparse.ArgumentParser) -> Settings:
-    """`settings_of` for a command that scores a training: where there is none, a usage error."""
-    try:
-        return settings_of(work)
-    except WorkError as error:
-        parser.error(str(error))
-
-
-def claim(work: Path, settings: Settings, fresh: bool = False) -> None:
-    """Take a folder for the checkpoints of a training, which goes on from those it finds; `fresh`: which deletes first
-    what a training has written there, and nothing else.
-
-    Raises WorkError where the folder holds another training, or what no training has written."""
-    told, mine = _told(work), {"recipe": RECIPE, "settings": asdict(replace(settings, scored=0))}
-    if told and fresh:
-        for old in [*work.glob("*.pt"), *work.glob("pool.*npz")]:
-            old.unlink()
-    elif told and told != json.loads(json.dumps(mine)):
-        raise WorkError(
-            f"{work}: holds another training, of {told.get('recipe', 'an older recipe')} or with other settings; name "
-            "another folder with --work, or add --fresh to delete it and begin anew"
-        )
-    elif not told and work.is_dir() and any(work.iterdir()):
-        raise WorkError(f"{work}: holds files that no training has written; name an empty folder, or a new one")
-    work.mkdir(parents=True, exist_ok=True)
-    (work / STAMP).write_text(json.dumps(mine))
-
-
-def _told(work: Path) -> dict[str, Any]:
-    stamp = work / STAMP
-    told: dict[str, Any] = json.loads(stamp.read_text()) if stamp.is_file() else {}
-    return told
+def require(settings: Settings) -> None:
+    """Look for every database before anything is begun. Raises model.datasets.DatasetError."""
+    for source, _ in settings.sources:
+        folder_of(source)
+    for source in () if settings.sequences == 0 else ("vitaldb-rhythm", "nstdb"):
+        folder_of(source)
 
 
 def _pool(settings: Settings, work: Path, simulate: Callable[[Path], None] | None = None) -> Pool:
-    path = work / "pool.npz"
+    path = work / POOL
     if not path.is_file():
         cuts = []
         for source, limit in settings.sources:
@@ -165,7 +120,7 @@ def _pool(settings: Settings, work: Path, simulate: Callable[[Path], None] | Non
         cuts += list(flat_lines(cuts, settings.flat, np.random.default_rng(settings.seed)))
         join(cuts).save(path.with_suffix(".part.npz"))
         path.with_suffix(".part.npz").rename(path)
-    return Pool.load(path)
+    return kept_pool(work)
 
 
 def _train_one(
@@ -174,8 +129,8 @@ def _train_one(
     """All phases on these records."""
     torch.manual_seed(settings.seed)
     model = EcgMoe().to(device)
-    finished = work / f"{name}-windows.pt"
-    if finished.is_file() and (saved := torch.load(finished, weights_only=True))["done"] == settings.windows:
+    done = finished(work, name)
+    if done.is_file() and (saved := torch.load(done, weights_only=True))["done"] == settings.windows:
         model.load_state_dict(saved["model"])
         return model.eval()
     course = Course(model, pool, records, settings, work, name, extra, device)
@@ -232,9 +187,7 @@ def main(arguments: list[str] | None = None, simulate: Callable[..., None] | Non
     torch.set_num_threads(given.threads)
     settings = Settings(seed=given.seed)
     if given.scored is not None and not 1 <= given.scored <= settings.folds:
-        parser.error(
-            f"--scored: {given.scored}; give 1 to {settings.folds}, what is scored calibrates"
-        )
+        parser.error(f"--scored: {given.scored}; give 1 to {settings.folds}, what is scored calibrates")
     if given.potassium and not (Path(given.potassium) / SIMULATED_POTASSIUM[0]).is_dir():
         parser.error(f"--potassium: {given.potassium} has no {SIMULATED_POTASSIUM[0]}/; simulators.potassium writes it")
     settings = settings.quick() if given.quick else settings

@@ -42,6 +42,7 @@ from model.pool import Pool
 from model.segments import Int
 from model.sequences import Sequences
 from model.tokens import wave_and_features
+from model.work import RECIPE, WorkError, claim
 from tests.benchmarks.seeds import mean_sd
 from tests.benchmarks.variants import VARIANTS, PlainNet, Variant
 
@@ -63,7 +64,8 @@ class Lab:
     """What all rows share: examples, split, encoders and the whole model's morphology path of a seed."""
 
     def __init__(self, work: Path, budget: Settings) -> None:
-        trainer.claim(work, budget)
+        trainer.require(budget)
+        claim(work, budget)
         self.work, self.budget, self.pool = work, budget, trainer._pool(budget, work)
         fold = self.pool.folds(budget.folds, budget.seed)
         self.taught, self.left = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
@@ -136,7 +138,8 @@ class Lab:
     def _extra(self) -> Extra:
         path = self.work / "extra.pkl"
         if not path.is_file():
-            path.write_bytes(pickle.dumps(Extra.load(self.budget)))
+            path.with_suffix(".part").write_bytes(pickle.dumps(Extra.load(self.budget)))
+            path.with_suffix(".part").rename(path)
         kept: Extra = pickle.loads(path.read_bytes())
         return kept
 
@@ -259,6 +262,18 @@ def plot(done: dict[str, dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def _rows_of(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is done already. Raises click.UsageError for a file of something else."""
+    try:
+        told = json.loads(path.read_text())
+        done: dict[str, dict[str, Any]] = told.pop("rows")
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        raise click.UsageError(f"{path}: no rows of an ablation; name another file with --json") from None
+    if told != about:
+        raise click.UsageError(f"{path}: its rows are of another recipe or budget; name another file with --json")
+    return done
+
+
 @click.command(help=__doc__, context_settings={"show_default": True})
 @click.option("--full", "whole", is_flag=True, help="the budget of the shipped weights")
 @click.option(
@@ -267,7 +282,7 @@ def plot(done: dict[str, dict[str, Any]], path: Path) -> None:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="what is done  [default: in --work]")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="draw the differences here")
 @click.option("--variant", "names", type=click.Choice(list(ROWS)), multiple=True, help="rows  [default: all]")
-@click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2))
+@click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, default=(0, 1, 2))
 def main(
     whole: bool,
     work: Path | None,
@@ -278,16 +293,16 @@ def main(
 ) -> None:
     torch.set_num_threads(1)
     work = work or Path("runs/ablation-full" if whole else "runs/ablation")
+    for option, path in (("--json", json_path), ("--plot", plot_path)):
+        if path is not None and not path.parent.is_dir():
+            raise click.UsageError(f"{option}: {path.parent} is no folder; make it first, or name another")
     try:
         lab = Lab(work, Settings() if whole else REDUCED)
-    except (trainer.WorkError, DatasetError) as error:
-        raise click.ClickException(str(error)) from None
-    about = {"recipe": trainer.RECIPE, "budget": json.loads(json.dumps(asdict(lab.budget)))}
+    except (WorkError, DatasetError) as error:
+        raise click.UsageError(str(error)) from None
+    about = {"recipe": RECIPE, "budget": json.loads(json.dumps(asdict(lab.budget)))}
     kept = json_path or work / "ablation.json"
-    told = json.loads(kept.read_text()) if kept.is_file() else about | {"rows": {}}
-    done: dict[str, dict[str, Any]] = told.pop("rows")
-    if told != about:
-        raise click.ClickException(f"{kept}: its rows are of another recipe or budget; name another file with --json")
+    done = _rows_of(kept, about) if kept.is_file() else {}
     wanted = [(seed, name) for seed in seeds for name in names or ROWS if str(seed) not in done.get(name, {})]
     for seed, name in tqdm(wanted, desc="rows", unit="row"):
         done.setdefault(name, {})[str(seed)] = row(lab, name, seed)

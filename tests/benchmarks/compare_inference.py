@@ -23,13 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model import train as trainer
 from model.ecg_moe import EcgMoe, example_inputs
 from model.figures import FoldResult, challenge_figures, person_figures, potassium_figures, rr_figures
 from model.judge import Judge, traced
-from model.noise import fold_model
 from model.pool import Pool
 from model.segments import Int
+from model.work import RECIPE, WorkError, fold_model, kept_pool, settings_or_exit
 from stream.process import steady_heap
 from tests.benchmarks import baselines
 
@@ -136,6 +135,10 @@ def main() -> None:
     for name, value in (("steps", given.steps), ("widths", min(given.widths)), ("repeats", given.repeats)):
         if value < 1:
             parser.error(f"--{name}: {value}; give 1 or more")
+    if not 0 <= given.seed < 2**31:
+        parser.error(f"--seed: {given.seed}; give 0 to {2**31 - 1}")
+    if given.json and not given.json.parent.is_dir():
+        parser.error(f"--json: {given.json.parent} is no folder; make it first, or name another")
     torch.set_num_threads(1)
     steady_heap()
     torch.manual_seed(given.seed)
@@ -145,8 +148,11 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {name: {} for name in nets}
     model = EcgMoe()
     if not given.untrained:
-        settings = trainer.settings_or_exit(given.work, parser)
-        pool = trainer._pool(settings, given.work)
+        settings = settings_or_exit(given.work, parser)
+        try:
+            pool = kept_pool(given.work)
+        except WorkError as error:
+            parser.error(str(error))
         fold = pool.folds(settings.folds, settings.seed)
         taught = np.flatnonzero((fold != 0) & (pool.source != "potassium-unseen"))
         left = np.flatnonzero(fold == 0)
@@ -157,10 +163,11 @@ def main() -> None:
         for name, net in nets.items():
             if name.startswith("five"):
                 continue  # its nets are the shared one's size, each with one task
-            kept = given.work / f"baseline {name}, seed {given.seed}, {given.steps} steps, beside {trainer.RECIPE}.pt"
+            kept = given.work / f"baseline {name}, seed {given.seed}, {given.steps} steps, beside {RECIPE}.pt"
             if kept.is_file():
                 net.load_state_dict(torch.load(kept, weights_only=True))
             elif given.kept:
+                print(f"{name}: none kept in {given.work}, timed only")
                 continue
             else:
                 baselines.fit(net, pool, taught, given.seed, given.steps, settings.batch, name)

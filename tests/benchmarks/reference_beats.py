@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model import examples, train
+from model import examples
 from model.card import table
 from model.course import Settings
 from model.examples import PACED
 from model.figures import FoldResult, beat_figures
 from model.labels import beat_class
-from model.noise import fold_model
 from model.pool import Pool, join
+from model.work import WorkError, fold_model, settings_or_exit
 from tests.benchmarks.seeds import mean_sd
 
 FIGURES = tuple((name, figure) for name in ("VEB", "SVEB") for figure in ("se", "ppv", "f1"))
@@ -62,7 +62,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, action="append", required=True, help="the --work of a finished training")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    trainings = [(work, train.settings_or_exit(work, parser)) for work in given.work]
+    trainings = [(work, settings_or_exit(work, parser)) for work in given.work]
+    try:
+        for work in given.work:
+            fold_model(work, None)
+    except WorkError as error:
+        parser.error(str(error))
     rows = []
     for peaks in ("ours", "reference"):
         for escapes in ("literature", "bxb"):

@@ -84,7 +84,9 @@ def _read(path: Path) -> dict[str, Any]:
         run: dict[str, Any] = json.loads(path.read_text())
     except ValueError:
         run = {}
-    if not isinstance(run, dict) or not {"version", "settings", "figures"} <= run.keys():
+    kinds = {"version": str, "settings": dict, "figures": dict}
+    parts = isinstance(run, dict) and all(isinstance(run.get(name), kind) for name, kind in kinds.items())
+    if not parts or "seed" not in run["settings"]:
         raise click.UsageError(f"{path}: no figures.json of a training; give those that `train --out` wrote")
     return run
 

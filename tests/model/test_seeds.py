@@ -36,6 +36,8 @@ def test_runs_that_differ_in_more_than_the_seed_are_refused(tmp_path, folds: int
         (json.dumps(_run(1, 94.0, recipe="ecg-moe-1")), "of ecg-moe-0 and ecg-moe-1"),
         ("# a text", "1.json: no figures.json of a training"),
         ("[]", "1.json: no figures.json of a training"),
+        (json.dumps({"version": 1, "settings": {}, "figures": []}), "1.json: no figures.json of a training"),
+        (json.dumps(_run(1, 94.0) | {"settings": {}}), "1.json: no figures.json of a training"),
     ],
 )
 def test_runs_of_one_seed_or_of_two_recipes_and_other_files_are_refused(tmp_path, second: str, told: str) -> None:

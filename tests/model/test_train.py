@@ -16,6 +16,7 @@ from model.calibration import Line
 from model.datasets import RrRows
 from model.ecg_moe import EcgMoe, example_inputs
 from model.examples import Cut, cut_signal, match, window_index
+from model.fetch import FetchError
 from model.figures import FoldResult, beat_figures, figures
 from model.judge import Judge
 from model.kernels import N_CONTEXT
@@ -23,6 +24,7 @@ from model.labels import BEATS, RHYTHMS
 from model.pool import Pool, join
 from model.rr_beats import RrBeats
 from model.segments import HOP_SAMPLES
+from model.work import claim
 from tests.benchmarks import baselines
 
 SMALL = replace(
@@ -143,49 +145,6 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=0)
 
 
-def test_another_seed_or_recipe_does_not_touch_what_a_training_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer.claim(tmp_path, SMALL)
-    (tmp_path / "all-views.pt").write_bytes(b"checkpoint")
-    trainer.claim(tmp_path, replace(SMALL, scored=2))
-    with pytest.raises(trainer.WorkError, match=r"holds another training, of ecg-moe-.*--fresh"):
-        trainer.claim(tmp_path, replace(SMALL, seed=1))
-    monkeypatch.setattr(trainer, "RECIPE", "next")
-    with pytest.raises(trainer.WorkError, match="holds another training"):
-        trainer.claim(tmp_path, SMALL)
-    assert (tmp_path / "all-views.pt").exists()
-
-
-def test_what_no_training_has_written_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "mine.pt").write_bytes(b"mine")
-    with pytest.raises(trainer.WorkError, match="holds files that no training has written"):
-        trainer.claim(tmp_path, SMALL)
-    with pytest.raises(trainer.WorkError, match="holds files that no training has written"):
-        trainer.claim(tmp_path, SMALL, fresh=True)
-    assert (tmp_path / "mine.pt").exists()
-    work = tmp_path / "work"
-    trainer.claim(work, SMALL)
-    (work / "all-views.pt").write_bytes(b"checkpoint")
-    (work / "notes.txt").write_text("mine")
-    trainer.claim(work, replace(SMALL, seed=1), fresh=True)
-    assert {path.name for path in work.iterdir()} == {"notes.txt", trainer.STAMP}
-
-
-def test_only_a_finished_training_of_this_recipe_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(trainer.WorkError, match=r"a finished training of ecg-moe-\d+, there is none"):
-        trainer.settings_of(tmp_path)
-    trainer.claim(tmp_path, SMALL)
-    with pytest.raises(trainer.WorkError, match="not through with its folds"):
-        trainer.settings_of(tmp_path)
-    for k in range(SMALL.folds):
-        (tmp_path / f"fold{k}-windows.pt").touch()
-    assert trainer.settings_of(tmp_path) == replace(SMALL, scored=SMALL.folds)
-    monkeypatch.setattr(trainer, "RECIPE", "next")
-    with pytest.raises(trainer.WorkError, match=r"of next, there is one of ecg-moe-\d+; train with --work"):
-        trainer.settings_of(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("option", "told"),
     [
@@ -263,7 +222,7 @@ def test_simulated_patients_are_written_only_where_there_are_none_and_the_traini
         asked.append((folder, few))
 
     def train(settings: course.Settings, out: Path, work: Path, *rest: Any) -> dict[str, object]:
-        trainer.claim(work, settings)
+        claim(work, settings)
         trainer._pool(settings, work, rest[-1])
         return {"figures": {}}
 
@@ -280,6 +239,22 @@ def test_simulated_patients_are_written_only_where_there_are_none_and_the_traini
     assert asked == []
     trainer.main(["--quick", "--out", "out", "--work", "work"], simulate)
     assert asked == ([] if there else [(folder, True)])
+
+
+def test_a_start_that_finds_no_database_leaves_the_work_folder_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RECORDINGS", str(tmp_path / "none"))
+    monkeypatch.setattr("model.fetch.fetch", _no_network)
+    with pytest.raises(SystemExit) as left:
+        trainer.main(["--quick", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")])
+    assert left.value.code == 2
+    assert "mitdb: not found" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+def _no_network(*_: Any) -> None:
+    raise FetchError("no network")
 
 
 def test_the_rr_expert_tells_early_beats_by_their_time_and_is_frozen_then(tmp_path: Path) -> None:

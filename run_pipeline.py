@@ -251,7 +251,8 @@ def gateway(config_path: str | None) -> None:
 @click.option(
     "--windows",
     is_flag=True,
-    help="Write RECORD.windows.jsonl too: each window's rhythms, RR interval, age, sex, potassium, N A O ~ (research).",
+    help="Write RECORD.windows.jsonl too: each window's rhythms, RR interval, age, sex, potassium, N A O ~ (research; "
+    "docs/wire.md#window says what the fields are).",
 )
 @click.option("--strips", is_flag=True, help="Draw the strip of each red and yellow alert too, to OUT/strips.")
 @weights_options

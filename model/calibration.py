@@ -64,15 +64,15 @@ class Line:
 
 
 def fitted_line(answer: Probs, true: Probs, weight: Weights, odds: bool = False) -> Line:
-    """That of the least weighted squared error; with `odds`, where the answer is log-odds and `true` 0 or 1, of the
+    """That of the least weighted absolute error; with `odds`, where the answer is log-odds and `true` 0 or 1, of the
     greatest weighted likelihood. The slope is held within 0 and 1: an answer is never made surer, nor turned round."""
     share = weight / weight.sum()
+    if not odds:
+        lines = [Line(_median(true - slope * answer, share), float(slope)) for slope in np.linspace(0.0, 1.0, 41)]
+        return min(lines, key=lambda line: float(share @ np.abs(true - line(answer))))
     mean, unit = float(share @ answer), max(float((share @ (answer - share @ answer) ** 2) ** 0.5), 1e-6)
     scaled = (answer - mean) / unit
     start = float(share @ true)
-    if not odds:
-        slope = float(np.clip(share @ (scaled * (true - start)) / unit, 0.0, 1.0))
-        return Line(start - slope * mean, slope)
 
     def loss(at: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         z = at[0] + at[1] * scaled
@@ -83,3 +83,8 @@ def fitted_line(answer: Probs, true: Probs, weight: Weights, odds: bool = False)
     found = minimize(loss, [first, 0.0], jac=True, method="L-BFGS-B", bounds=[(-7.0, 7.0), (0.0, unit)]).x
     slope = float(found[1]) / unit
     return Line(float(found[0]) - slope * mean, slope)
+
+
+def _median(values: Probs, share: Weights) -> float:
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(share[order].cumsum(), 0.5)])

@@ -31,8 +31,8 @@ class Settings:
     """What a run is made of. Steps are of `batch` items each, but where something else is said."""
 
     seed: int = 0
-    folds: int = 5  # the split has so many
-    scored: int = 5  # folds trained without and scored on
+    folds: int = 4  # the split has so many
+    scored: int = 4  # folds trained without and scored on
     sources: tuple[tuple[str, int | None], ...] = (
         ("mitdb", None), ("vfdb", None), ("cudb", None), ("ludb", None), ("cinc2017", None),
     )  # fmt: skip

@@ -85,18 +85,20 @@ def main() -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/train"), help="work folder of model.train")
-    most = Settings().folds
-    parser.add_argument("--scored", type=int, choices=range(1, most + 1), default=most, help="how many folds")
+    parser.add_argument("--scored", type=int, help="how many folds (default all)")
     parser.add_argument("--source", action="append", choices=SOURCES, help="all of them where not given")
     parser.add_argument("--json", type=Path, help="write all figures there")
     given = parser.parse_args()
     torch.set_num_threads(1)
     settings = settings_or_exit(given.work, parser)
+    scored = settings.folds if given.scored is None else given.scored
+    if not 1 <= scored <= settings.folds:
+        parser.error(f"--scored: {scored}; give 1 to {settings.folds}")
     if given.json and not given.json.parent.is_dir():
         parser.error(f"--json: {given.json.parent} is no folder; make it first, or name another")
     sources = given.source or list(SOURCES)
     try:
-        found = {str(snr): under_noise(given.work, snr, sources, settings, given.scored) for snr in SNRS_DB}
+        found = {str(snr): under_noise(given.work, snr, sources, settings, scored) for snr in SNRS_DB}
     except datasets.DatasetError as error:
         parser.error(str(error))
     rows = [("as recorded" if snr == "None" else snr, *_row(f)) for snr, f in found.items()]

@@ -9,7 +9,7 @@
    learns N or S, V, F, Q from detected beats.
 4. windows: on tokens computed once, the rhythm path, the fusion and its adapters learn the window tasks.
 
-One model learns from everything and is written; then each of five patient-wise folds is left out, from the first phase
+One model learns from everything and is written; then each of four patient-wise folds is left out, from the first phase
 on, and scored, and the figures and the model card are written beside the weights. An interrupted run goes on from its
 last checkpoint in `--work`.
 """
@@ -165,12 +165,14 @@ def main(arguments: list[str] | None = None, simulate: Callable[..., None] | Non
         "--source", action="append", default=[], help=f"a further database to learn from, by its folder: .../{FURTHER}"
     )
     parser.add_argument("--quick", action="store_true", help="a small run, under three minutes on two cores")
-    parser.add_argument("--scored", type=int, help="how many of the 5 patient-wise folds are scored (default all)")
+    parser.add_argument("--folds", type=int, default=Settings().folds, help="patient-wise folds of the split")
+    parser.add_argument("--scored", type=int, help="how many of the folds are scored (default all)")
     parser.add_argument("--fresh", action="store_true", help="delete the training in --work first")
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
-    for name, value, least, most in (("seed", given.seed, 0, 2**31 - 1), ("threads", given.threads, 1, 256)):
+    bounds = (("seed", given.seed, 0, 2**31 - 1), ("threads", given.threads, 1, 256), ("folds", given.folds, 2, 20))
+    for name, value, least, most in bounds:
         if not least <= value <= most:
             parser.error(f"--{name}: {value}; give {least} to {most}")
     for source in given.source:
@@ -185,7 +187,7 @@ def main(arguments: list[str] | None = None, simulate: Callable[..., None] | Non
     except OSError as error:
         parser.error(f"--out: {given.out} cannot be written to ({error.strerror}); give another folder")
     torch.set_num_threads(given.threads)
-    settings = Settings(seed=given.seed)
+    settings = Settings(seed=given.seed, folds=given.folds, scored=given.folds)
     if given.scored is not None and not 1 <= given.scored <= settings.folds:
         parser.error(f"--scored: {given.scored}; give 1 to {settings.folds}, what is scored calibrates")
     if given.potassium and not (Path(given.potassium) / SIMULATED_POTASSIUM[0]).is_dir():

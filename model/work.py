@@ -15,7 +15,7 @@ from model.course import Settings
 from model.ecg_moe import EcgMoe
 from model.pool import Pool
 
-RECIPE = "ecg-moe-7"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
+RECIPE = "ecg-moe-6"  # of the weights and checkpoints: another one for any change of the model, its losses or its data
 POOL = "pool.npz"
 STAMP = "settings.json"  # in a work folder: what it holds the training of
 _OURS = re.compile(r"pool(\.part)?\.npz|(all|fold\d+)-(views|band|rr|beats|windows)\.(pt|part)")

@@ -151,7 +151,7 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(
         (["--seed", "-1"], "--seed: -1; give 0 to 2147483647"),
         (["--threads", "0"], "--threads: 0; give 1 to 256"),
         (["--device", "tpu9"], "--device: tpu9 cannot be used here"),
-        (["--scored", "9"], "--scored: 9; give 1 to 5"),
+        (["--scored", "9"], "--scored: 9; give 1 to 4"),
         (["--source", "ptb"], "--source: ptb; give the folder of mimic-iv-ecg"),
     ],
 )
@@ -370,7 +370,7 @@ def test_a_result_is_scored_only_on_its_own_records(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [(["--scored", "9"], "--scored: 9; give 1 to 5"), (["--potassium", "/none"], "/none has no")]
+    ("given", "told"), [(["--scored", "9"], "--scored: 9; give 1 to 4"), (["--potassium", "/none"], "/none has no")]
 )
 def test_what_a_training_cannot_be_run_with_is_said_at_once(
     given: list[str], told: str, capsys: pytest.CaptureFixture[str]

@@ -31,6 +31,19 @@ class Number(click.FloatRange):
         return number
 
 
+class Written(click.Path):
+    """A file to be written, refused before the work where it cannot be; its folder must be there."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            self.fail(f"{path}: there is no folder {path.parent}; make it, or name another.", param, ctx)
+        return path
+
+
 config_option = click.option(
     "--config", "-c", "config_path", type=click.Path(), help="A ward.toml; without it, defaults."
 )
@@ -150,14 +163,10 @@ def run(
 @playing_options
 @click.option("--stop", type=float, help="End each recording after so many seconds of it.")
 @click.option("--lead", "leads", multiple=True, help="Send only this signal of each record; repeatable.")
-@click.option(
-    "--account", type=click.Path(dir_okay=False, path_type=Path), help="At the end, samples sent by bed (JSON)."
-)
+@click.option("--account", type=Written(), help="At the end, samples sent by bed (JSON).")
 @click.option("--spread", is_flag=True, help="Beds begin at different times, within 10 s, not all at once.")
 @click.option("--control", help="Address to be told of faults at, such as tcp://127.0.0.1:5641.")
-@click.option(
-    "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Keep what has been sent here, as it goes."
-)
+@click.option("--ledger", type=Written(), help="Keep what has been sent here, as it goes.")
 def produce(
     config_path: str | None,
     sources: tuple[str, ...],
@@ -247,7 +256,12 @@ def gateway(config_path: str | None) -> None:
 
 @main.command(epilog="Example: RECORDINGS=recordings python run_pipeline.py annotate mitdb/208 --out out/")
 @click.argument("source")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, writable=True, path_type=Path),
+    help="Folder to write to; made if need be.",
+)
 @click.option(
     "--windows",
     is_flag=True,
@@ -268,17 +282,16 @@ def annotate(
     done = annotator.annotate(
         source, out, weights=weights, device=device, windows=windows, strips=strips, progress=sys.stderr.isatty()
     )
-    for line in done.refused:
-        click.echo(f"wardbeat: {line}", err=True)
     n_beats, n_alerts = (sum(len(getattr(one, what)) for one in done.records) for what in ("beats", "alerts"))
-    click.echo(f"{len(done.records)} records, {n_beats} beats, {n_alerts} alert events: {out}")
-    sys.exit(1 if done.refused else 0)
+    counts = _count(len(done.records), "record"), _count(n_beats, "beat"), _count(n_alerts, "alert event")
+    click.echo(f"{', '.join(counts)}: {out}")
+    _end_without(done.refused)
 
 
 @main.command(epilog="Example: RECORDINGS=recordings python run_pipeline.py evaluate mitdb --json mitdb.json")
 @click.argument("source")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
-@click.option("--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a page here.")
+@click.option("--json", "json_path", type=Written(), help="Write all figures here.")
+@click.option("--html", "html_path", type=Written(), help="Write a page here.")
 @click.option("--annotations", type=click.Path(file_okay=False, path_type=Path), help="Score these, from `annotate`.")
 @weights_options
 @click.option("--split", help="What the weights were trained on, for the report.")
@@ -300,7 +313,7 @@ def evaluate(
     from stream.evaluation import evaluate as scorer
 
     log.configure("evaluate", "warning")
-    code = scorer.evaluate(
+    refused = scorer.evaluate(
         source,
         json_path,
         html_path,
@@ -311,7 +324,7 @@ def evaluate(
         seed=seed,
         progress=sys.stderr.isatty(),
     )
-    sys.exit(code)
+    _end_without(refused)
 
 
 journal_option = click.option(
@@ -381,7 +394,7 @@ def alerts(
 @click.argument("alert_id", metavar="ID")
 @config_option
 @journal_option
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Where to draw the strip; else ID.png.")
+@click.option("--png", type=Written(), help="Where to draw the strip; else ID.png.")
 @click.option("--dpi", type=click.IntRange(50, 600), default=150, show_default=True, help="Dots per inch.")
 @click.pass_obj
 def show(path: Path, alert_id: str, config_path: str | None, journal: Path | None, png: Path | None, dpi: int) -> None:
@@ -461,8 +474,8 @@ def soak(
 
 @main.command(epilog="Example: python run_pipeline.py bench --json bench.json --plot bench.png")
 @click.option("--beds", multiple=True, type=click.IntRange(1, 20_000), help="How many; repeatable. 1 to 4,000 if none.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
-@click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="Draw them here (PNG, SVG).")
+@click.option("--json", "json_path", type=Written(), help="Write all figures here.")
+@click.option("--plot", "plot_path", type=Written(), help="Draw them here (PNG, SVG).")
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda, mps or auto.")
 def bench(beds: tuple[int, ...], json_path: Path | None, plot_path: Path | None, device: str) -> None:
     """Measure what each part costs per bed, how that grows, and the whole against what one would do instead."""
@@ -495,7 +508,7 @@ def check(config_path: str | None) -> None:
     problems = checks.problems(settings, _source_fault)
     if problems:
         raise SettingsError(f"{config_path or 'defaults'}: {problem}" for problem in problems)
-    beds = f"{len(settings.beds)} bed{'s' * (len(settings.beds) != 1)}"
+    beds = _count(len(settings.beds), "bed")
     click.echo(f"{config_path or 'defaults'}: good; {beds}, shards {', '.join(settings.shards)}")
 
 
@@ -565,6 +578,17 @@ def _with_sources(
     if config_path is not None and not sources and n_beds is None:
         return settings
     return with_beds(settings, _expanded(sources) or ["sim:default"] * (n_beds or 8), n_beds)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def _end_without(refused: list[str]) -> NoReturn:
+    """End a command with the records that it had to leave out, a line each."""
+    for line in refused:
+        click.echo(f"wardbeat: {line}", err=True)
+    sys.exit(FELL_SHORT if refused else 0)
 
 
 def _threads(n: int) -> None:

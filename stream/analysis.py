@@ -64,6 +64,7 @@ class Findings(NamedTuple):
     hop_wave: Floats
     hop_mask: Floats
     hop_vf: Floats  # VF index at the end of the hop, NaN where there is none
+    hop_leads_on: npt.NDArray[np.bool_]  # whether any lead was there in the 4 s of the hop
     hop_urgent: npt.NDArray[np.bool_]
     beat_urgent: npt.NDArray[np.bool_]  # of `complete`
 
@@ -185,7 +186,10 @@ class Analysis(Rows):
         last = np.minimum(hops.end, self.head[hops.row])  # at the end of the signal, a hop ends a tick after it
         lead = choose_leads(self._quality_at(hops.row, last))
         hop_wave, hop_mask = cut_hops(self._ring.x, hops.row, lead, hop_start(hops.end) % RING_SAMPLES)
-        urgent = self._urgent(hops.row)
+        vf_index = self._vf_index_at(hops.row, last)
+        # Where all are of quality 0 the lead chosen may be off beside a flat one, which is an asystole: the VF index
+        # knows of any that was there.
+        leads_on = hop_mask.any(axis=1) | np.isfinite(vf_index)
         return Findings(
             beats,
             quality,
@@ -200,8 +204,9 @@ class Analysis(Rows):
             ready,
             hop_wave,
             hop_mask,
-            self._vf_index_at(hops.row, last),
-            urgent,
+            vf_index,
+            leads_on,
+            self._urgent(hops.row),
             self._urgent(complete.row),
         )
 

@@ -68,6 +68,7 @@ def annotate(
     paths = _by_name(datasets.find(source))
     judge = Judge.load(weights, device)
     done = Done([], [])
+    out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(paths), unit="record", disable=not progress) as bar:
         for at in range(0, len(paths), N_BEDS):
             records = {}
@@ -77,7 +78,6 @@ def annotate(
                     records[name] = datasets.read(path)
                 except datasets.DatasetError as error:
                     done.refused.append(str(error))
-            out.mkdir(parents=True, exist_ok=True)
             for result in run(records, judge):
                 write(result, out)
                 if windows:

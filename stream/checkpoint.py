@@ -23,7 +23,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-VERSION = 6
+VERSION = 7
 LARGE = 4096  # bytes from which an array is not packed but written beside the map
 _ARRAY = 1
 _HEADER = struct.Struct(">4sHQ")  # magic, version, bytes of the map

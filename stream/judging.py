@@ -11,7 +11,7 @@ is kept as it was sent: a fresh worker gets it again, and a checkpoint holds it.
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -51,6 +51,7 @@ class Item:
     features: Array | None = None
     form: int = 0  # of a beat, as `model.segments.CutBeats` has it
     vf_index: float = math.nan  # of a hop or window, at its end; NaN: not known
+    leads_on: bool = True  # of a hop or window: whether any lead was there in its last 4 s
     answer: Arrays | None = None
     batched_ns: int = 0
     judged_ns: int = 0
@@ -224,7 +225,8 @@ class Judging(Rows):
         queued = {
             item_id: [
                 where, item.kind, item.row, item.at, item.ready, item.urgent, item.features, item.form,
-                item.vf_index, msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns, item.judged_ns,
+                item.vf_index, item.leads_on, msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns,
+                item.judged_ns,
             ]
             for row in queues
             for where, part in enumerate((row.staging, row.applying))
@@ -246,10 +248,21 @@ class Judging(Rows):
     def load_state_dict(self, state: dict[str, Any], rows: slice = ALL) -> None:
         """Go on from a `state_dict` of these rows; what waited is to be sent again."""
         self._next_id = max(self._next_id, state["next_id"])
-        for item_id, (where, kind, row, at, ready, urgent, features, form, vf_index, stamps, *answered) in state[
-            "items"
-        ].items():
-            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), features, form, vf_index, *answered)
+        for item_id, (
+            where,
+            kind,
+            row,
+            at,
+            ready,
+            urgent,
+            features,
+            form,
+            vf_index,
+            leads_on,
+            stamps,
+            *answered,
+        ) in state["items"].items():
+            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), features, form, vf_index, leads_on, *answered)
             self._items[item_id] = item
             queue = self._queues[row]
             (queue.staging, queue.applying)[where].append((item_id, item))
@@ -335,7 +348,7 @@ class Judging(Rows):
             self._items.pop(item_id, None)
             if item.answer is not None:
                 self._cache_hop(item)
-                return Item("window", item.row, item.at, item.ready, item.urgent, item.stamps, vf_index=item.vf_index)
+                return replace(item, kind="window", answer=None, batched_ns=0, judged_ns=0)
         return None
 
     def _cache_beat(self, item: Item) -> None:

@@ -51,7 +51,13 @@ def perhaps_ventricular(probs: np.ndarray[Any, Any]) -> bool:
 
 
 def window_message(bed: Bed, item: Item, answer: Arrays, stamps: wire.Stamps) -> wire.WindowJudgement:
-    """The judgement of a window, with the profile; its rhythm is `?` where no class is likely enough to be told."""
+    """The judgement of a window, with the profile; its rhythm is `?` where no class is likely enough to be told.
+    Nothing is told of a patient whose leads are all off, though the model has an answer to silence too."""
+    if not item.leads_on:
+        return wire.WindowJudgement(
+            bed=bed.name, epoch=bed.epoch, at=bed.moment(item.at), rhythm="?", confidence=0.0,
+            rhythms=dict.fromkeys(RHYTHMS, 0.0), shockable=0.0, quality=0.0, stamps=stamps,
+        )  # fmt: skip
     rhythms = dict(zip(RHYTHMS, answer["rhythm"].tolist(), strict=True))
     best = max(rhythms, key=lambda name: rhythms[name])
     rhythm = best if rhythms[best] >= ABSTAIN else "?"

@@ -280,10 +280,10 @@ class Shard:
             )
         ]  # fmt: skip
         hops = [
-            Item("hop", row, end, ready, urgent, stamps[row], vf_index=vf_index)
-            for row, end, ready, urgent, vf_index in zip(
+            Item("hop", row, end, ready, urgent, stamps[row], vf_index=vf_index, leads_on=leads_on)
+            for row, end, ready, urgent, vf_index, leads_on in zip(
                 found.hop_row.tolist(), found.hop_end.tolist(), found.hop_ready.tolist(), found.hop_urgent.tolist(),
-                found.hop_vf.tolist(), strict=True,
+                found.hop_vf.tolist(), found.hop_leads_on.tolist(), strict=True,
             )
         ]  # fmt: skip
         kept = self.relief.beats(found.beat_urgent)

@@ -341,7 +341,7 @@ class WindowJudgement(Message, frozen=True, tag="window"):
     """A judged window that ends at `at`: the rhythm of its last 4 s, judged from up to 30 s, `?` where no class is
     likely enough, and the probability of each. `rr_ms`: mean of the RRs that ended in the 10 s up to 2 s before `at`.
     The profile (`rr_ms` to `arrhythmia`) is research, None where the model does not say; potassium is of simulated
-    patients."""
+    patients. Without any lead in the last 4 s: `?`, all probabilities and the quality 0, and no profile."""
 
     bed: Name
     epoch: Name

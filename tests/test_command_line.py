@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, refusals in one line, and a ward of real processes."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import structlog
 import wfdb
 from click.testing import CliRunner, Result
 
+from model.ec57.marks import marks, write_marks
 from run_pipeline import main
 from stream import config
 
@@ -152,6 +154,47 @@ def test_a_header_that_names_a_missing_file_is_refused(
     result = call("annotate", record, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "short.dat" in result.output
+
+
+def test_a_record_that_cannot_be_read_is_told_and_the_rest_annotated_and_scored(
+    call: Callable[..., Result], record: Path, tmp_path: Path
+) -> None:
+    write_marks(record, "atr", marks(range(125, 3000, 200), ["N"] * 15), 250)
+    for suffix in (".hea", ".dat"):
+        content = record.with_suffix(suffix).read_bytes().replace(b"short", b"noise")
+        record.with_name("noise").with_suffix(suffix).write_bytes(content)
+    record.with_name("noise.dat").write_bytes(np.random.default_rng(0).bytes(6000))
+    annotated = call("annotate", tmp_path, "--out", tmp_path / "out")
+    assert annotated.exit_code == 1
+    assert "1 record, 15 beats, " in annotated.output
+    scored = call("evaluate", tmp_path, "--json", tmp_path / "scored.json", "--html", tmp_path / "scored.html")
+    assert scored.exit_code == 1, scored.output
+    for result in (annotated, scored):
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("wardbeat: ")]
+        assert line.startswith("wardbeat: noise: II is corrupt")
+    told = json.loads((tmp_path / "scored.json").read_text())
+    assert [one["record"] for one in told["records"]] == ["short"]
+    assert told["unread"] == [line.removeprefix("wardbeat: ")]
+    assert "is not scored: 1 record" in scored.stdout
+    assert "noise: II is corrupt" in (tmp_path / "scored.html").read_text()
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_figures_that_could_not_be_written_are_refused_before_they_are_made(
+    call: Callable[..., Result], record: Path, tmp_path: Path, option: str
+) -> None:
+    result = call("evaluate", record, option, tmp_path / "none" / "figures")
+    assert result.exit_code == 2
+    assert f"there is no folder {tmp_path}/none; make it" in re.sub(r"\s+", " ", result.output)
+
+
+@pytest.mark.parametrize("arguments", [("annotate", "", "--out", "out"), ("evaluate", ""), ("run", "--source", "")])
+def test_no_source_is_not_the_working_folder(call: Callable[..., Result], arguments: tuple[str, ...]) -> None:
+    result = call(*arguments)
+    assert (result.exit_code, result.output) == (
+        2,
+        "wardbeat: '' names no source; give a path, or a public name such as mitdb/208\n",
+    )
 
 
 def test_check_passes_a_ward_that_can_run(call: Callable[..., Result], ward: Path, record: Path) -> None:

@@ -18,6 +18,8 @@ def find(source: str | Path, *, download: bool = True) -> list[Path]:
     Raises DatasetError where nothing is found.
     """
     text = str(source)
+    if not text.strip():  # a path of nothing would be the working folder
+        raise DatasetError(f"{text!r} names no source; give a path, or a public name such as mitdb/208")
     path = Path(text).expanduser()
     found = _local(path)
     if found:

@@ -8,12 +8,15 @@ read alone equals the same part of the whole.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from model.datasets.layout import Layout, layout_of, read_segment, wrapped
 from model.datasets.record import MISSING, Annotations, DatasetError, Info, Record
+
+_END = b"\0\0"  # what an annotation file ends with
 
 
 def info(path: Path | str) -> Info:
@@ -55,21 +58,13 @@ def annotations(
     `annotator` is the extension of the file. Raises DatasetError for a file that is not an annotation file.
     """
     path = Path(path)
-    file = path.parent / f"{path.name}.{annotator}"
-    if not file.is_file():
+    if not (path.parent / f"{path.name}.{annotator}").is_file():
         return None
     about = info(path)
-    with wrapped(path, f"the annotation file {file.name} cannot be read", "get it again"):
-        import wfdb
-
-        if file.stat().st_size == 0:
-            raise ValueError("it is empty")
-        raw = wfdb.rdann(str(path), annotator)
-        sample = np.asarray(raw.sample, np.int64)
-        if raw.fs and raw.fs != about.fs:
-            sample = np.round(sample * (about.fs / float(raw.fs))).astype(np.int64)
-        if sample.size and sample.min() < 0:
-            raise ValueError(f"it places an annotation at sample {sample.min()}")
+    raw = annotation_file(path, annotator)
+    sample = np.asarray(raw.sample, np.int64)
+    if raw.fs and raw.fs != about.fs:
+        sample = np.round(sample * (about.fs / float(raw.fs))).astype(np.int64)
     order = np.argsort(sample, kind="stable")
     stop = sample.size if last is None else int(np.searchsorted(sample[order], last))
     order = order[int(np.searchsorted(sample[order], first)) : stop]
@@ -81,6 +76,23 @@ def annotations(
         np.asarray(raw.num, np.int16)[order],
         np.asarray(raw.chan, np.int16)[order],
     )
+
+
+def annotation_file(path: Path, annotator: str) -> Any:
+    """What `wfdb` reads of the file `path`.`annotator`. Raises DatasetError for one that is not an annotation file."""
+    name = f"{path.name}.{annotator}"
+    with wrapped(path, f"the annotation file {name} cannot be read", "get it again, or annotate the record anew"):
+        import wfdb
+
+        content = (path.parent / name).read_bytes()
+        if not content:
+            raise ValueError("it is empty")
+        if not content.endswith(_END):  # `wfdb` takes any pairs of bytes for annotations
+            raise ValueError("it does not end as one: it is cut short, or something else")
+        found = wfdb.rdann(str(path), annotator)
+        if len(found.sample) and min(found.sample) < 0:
+            raise ValueError(f"it places an annotation at sample {min(found.sample)}")
+        return found
 
 
 def _range(about: Info, start_s: float, duration_s: float | None) -> tuple[int, int]:

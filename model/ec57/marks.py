@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import wfdb
 
+from model.datasets.wfdb_reader import annotation_file
+
 Samples = npt.NDArray[np.int64]
 Symbols = Sequence[str] | npt.NDArray[np.str_]
 
@@ -56,12 +58,12 @@ def marks(
 def read_marks(record: Path | str, extension: str) -> Marks:
     """The marks of an annotation file, `record` without its suffix, such as mitdb/208 and "atr".
 
-    Raises FileNotFoundError where there is none; a file with nothing in it gives no marks.
+    Raises FileNotFoundError where there is none, DatasetError for one that is not an annotation file.
     """
     path = Path(f"{record}.{extension}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotation file; give a record that has one")
-    found = wfdb.rdann(str(record), extension)
+    found = annotation_file(Path(record), extension)
     return marks(found.sample, list(found.symbol), found.subtype, list(found.aux_note))
 
 

@@ -35,7 +35,7 @@ NOT_TOLD = "not told: beat classes and rhythms are of unseen patients only if th
 
 
 class EvaluateError(ValueError):
-    """What cannot be evaluated, and the mend, in one line."""
+    """What cannot be evaluated, and the mend, a line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,9 @@ def evaluate(
     start_s: float = START_S,
     progress: bool = True,
     console: Console | None = None,
-) -> int:
-    """Score `source` and say so in the terminal, in JSON and as a page; returns the exit code 0.
+) -> list[str]:
+    """Score `source` and say so in the terminal, in JSON and as a page; returns why records could not be annotated, a
+    line each, while the rest is scored.
 
     `annotations`: a folder of RECORD.moe (and RECORD.alerts.jsonl) to score; without it the records are annotated with
     `weights` first. `split` and `seed` say what the weights were trained on. `start_s` other than 300 makes the EC57
@@ -70,27 +71,29 @@ def evaluate(
     score.
     """
     paths = datasets.find(source)
+    refused: list[str] = []
     with tempfile.TemporaryDirectory(prefix="wardbeat-") as scratch:
         folder = annotations
         if folder is None:
             from stream.annotate import annotate
 
             folder = Path(scratch)
-            annotate(source, folder, weights=weights, device=device, progress=progress)
+            refused = annotate(source, folder, weights=weights, device=device, progress=progress).refused
         elif not folder.is_dir():
             raise EvaluateError(f"annotations: {folder} is no folder; name one that `annotate` wrote, or leave it out")
         evaluated = list(_records(paths, folder, start_s, ours=annotations is None))
     if not evaluated:
-        raise EvaluateError(f"{source}: no record has reference labels to score against; choose one that has")
+        fault = f"{source}: no record has reference labels to score against; choose one that has"
+        raise EvaluateError("\n".join([*refused, fault]))
     beats = "ours, online, by this version" if annotations is None else f"as given in {annotations}"
     run = Run(source, beats, split or NOT_TOLD, seed)
-    result = result_of(evaluated, run.source, run.beats, run.split, run.seed, start_s)
+    result = result_of(evaluated, run.source, run.beats, run.split, run.seed, start_s, refused)
     scoreboard.show(result, console or _console())
     if json_path is not None:
         json_path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if html_path is not None:
         html_path.write_text(report.page(result, evaluated), encoding="utf-8")
-    return 0
+    return refused
 
 
 def detection_delays(path: Path) -> npt.NDArray[np.float64]:
@@ -122,7 +125,8 @@ def _console() -> Console:
 
 
 def _records(paths: list[Path], folder: Path, start_s: float, ours: bool) -> Iterator[Evaluated]:
-    """Every record that has both annotations and a reference."""
+    """Every record that has both annotations and a reference. Of `ours`, one without annotations could not be read, as
+    `annotate` has told; annotations that were given must be there. Raises EvaluateError where they are not."""
     labels = _Labels()
     missing: list[str] = []
     for path in paths:
@@ -133,7 +137,7 @@ def _records(paths: list[Path], folder: Path, start_s: float, ours: bool) -> Ite
         evaluated = _one(path, folder / moe, labels, start_s, ours)
         if evaluated is not None:
             yield evaluated
-    if missing:
+    if missing and not ours:
         raise EvaluateError(
             f"{folder}: no annotations of {', '.join(missing[:5])} ({len(missing)} in all); annotate them"
         )

@@ -111,6 +111,7 @@ def _head(result: Mapping[str, Any]) -> str:
         "weights": ", ".join(result["weights"]),
         "split": result["split"],
         "seed": "not told" if result["seed"] is None else result["seed"],
+        "could not be read": "; ".join(result["unread"]) or "none",
         "left out as paced": ", ".join(result["left_out_as_paced"]) or "none",
     }
     rows = "".join(f"<tr><td>{k}</td><td style='text-align:left'>{_text(v)}</td></tr>" for k, v in facts.items())

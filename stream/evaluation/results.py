@@ -26,9 +26,16 @@ RULES = (
 
 
 def result_of(
-    evaluated: Sequence[Evaluated], source: str, beats: str, split: str, seed: int | None, start_s: float
+    evaluated: Sequence[Evaluated],
+    source: str,
+    beats: str,
+    split: str,
+    seed: int | None,
+    start_s: float,
+    unread: Sequence[str],
 ) -> dict[str, Any]:
-    """Everything, in types that JSON has; rates with numerator, denominator and interval. NaN is told as None."""
+    """Everything, in types that JSON has; rates with numerator, denominator and interval. NaN is told as None.
+    `unread`: why records are not among those evaluated though they should be, a line each."""
     versions = sorted({alert.model_version for e in evaluated for alert in e.alerts or [] if alert.model_version})
     tables = [e.score for e in evaluated if e.score.beats and not e.score.paced]
     return {
@@ -41,6 +48,7 @@ def result_of(
         "rules": list(RULES),
         "n_records": len(evaluated),
         "hours": sum(e.score.hours for e in evaluated),
+        "unread": list(unread),
         "left_out_as_paced": [e.name for e in evaluated if e.score.paced],
         "beat_tables": {label_map: _beat_table(tables, label_map) for label_map in ("bxb", "literature")}
         if tables

@@ -32,6 +32,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(f"split: {result['split']}")
     if result["start_s"] != 300:
         console.print(f"[yellow]non-standard: the learning period is {result['start_s']:g} s and not 300 s[/]")
+    if result["unread"]:
+        console.print(f"[yellow]could not be read, and is not scored: {_count(len(result['unread']))}[/]")
     if result["left_out_as_paced"]:
         console.print(f"left out of the EC57 tables as paced: {', '.join(result['left_out_as_paced'])}")
     for table in _tables(result):

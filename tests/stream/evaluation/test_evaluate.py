@@ -12,6 +12,7 @@ import pytest
 import wfdb
 from rich.console import Console
 
+from model.datasets import DatasetError
 from model.ec57.marks import Marks, marks, write_marks
 from stream.evaluation.evaluate import EvaluateError, detection_delays, evaluate
 
@@ -71,7 +72,7 @@ def ward(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         out = io.StringIO()
         paths = tmp_path / "result.json", tmp_path / "result.html"
         console = Console(file=out, width=200)
-        assert evaluate(str(data), *paths, annotations=given, console=console, **options) == 0
+        assert evaluate(str(data), *paths, annotations=given, console=console, **options) == []
         result: dict[str, Any] = json.loads(paths[0].read_text())
         return {**result, "terminal": out.getvalue(), "page": paths[1].read_text()}
 
@@ -184,6 +185,24 @@ def test_what_cannot_be_scored_is_said_in_one_line(tmp_path: Path) -> None:
         evaluate(str(tmp_path), annotations=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "it is empty"),
+        (np.random.default_rng(1).bytes(2000), "it does not end as one"),
+        (b"\x12\x04" * 9, "it does not end as one"),  # cut short
+        (np.random.default_rng(1).bytes(2000) + b"\0\0", "it places an annotation at sample -"),
+    ],
+    ids=["empty", "noise", "cut", "noise with an end"],
+)
+def test_annotations_that_are_none_are_refused_by_name(tmp_path: Path, content: bytes, fault: str) -> None:
+    write_record(tmp_path)
+    write_marks(tmp_path / "r1", "atr", reference(), FS)
+    (tmp_path / "r1.moe").write_bytes(content)
+    with pytest.raises(DatasetError, match=rf"r1\.moe cannot be read \(.*{fault}.*\); get it again, or annotate"):
+        evaluate(str(tmp_path), annotations=tmp_path)
+
+
 def test_the_detector_decides_within_its_bound_on_the_sample_clock(tmp_path: Path) -> None:
     write_record(tmp_path)
     delays = detection_delays(tmp_path / "r1")
@@ -196,7 +215,7 @@ def test_without_annotations_the_records_are_annotated_by_the_streaming_stages(t
     write_marks(tmp_path / "r1", "atr", reference(), FS)
     out = io.StringIO()
     paths = tmp_path / "o.json", tmp_path / "o.html"
-    assert evaluate(str(tmp_path), *paths, progress=False, console=Console(file=out, width=200)) == 0
+    assert evaluate(str(tmp_path), *paths, progress=False, console=Console(file=out, width=200)) == []
     found = json.loads((tmp_path / "o.json").read_text())
     assert found["beats"] == "ours, online, by this version"
     assert found["beat_tables"]["bxb"]["summary"]["QRS Se"]["gross"]["value"] > 0.95

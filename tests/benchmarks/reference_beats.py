@@ -8,7 +8,7 @@ beats) are N under the map of the literature, S under bxb's.
 
 A fold's RR expert has learnt without a quarter of the patients of vitaldb-rhythm, as nothing of them may be in what is
 scored on their rhythm. None of the beats scored here is theirs, so the rows `RR expert of all` take the one that
-learnt from all of them, and from none of mitdb, as the shipped one has.
+learnt from all of them, and from none of mitdb, as the shipped one has. They want the model of all of each training.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from model.examples import PACED
 from model.figures import FoldResult, beat_figures
 from model.labels import beat_class
 from model.pool import Pool, join
-from model.work import WorkError, fold_model, settings_or_exit
+from model.work import finished, fold_model, settings_or_exit
 from tests.benchmarks.seeds import mean_sd
 
 FIGURES = tuple((name, figure) for name in ("VEB", "SVEB") for figure in ("se", "ppv", "f1"))
@@ -63,16 +63,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     trainings = [(work, settings_or_exit(work, parser)) for work in given.work]
-    try:
-        for work in given.work:
-            fold_model(work, None)
-    except WorkError as error:
-        parser.error(str(error))
+    whole = all(finished(work, "all").is_file() for work in given.work)
     rows = []
     for peaks in ("ours", "reference"):
         for escapes in ("literature", "bxb"):
             pool = cut(peaks == "reference", partial(beat_class, escapes=escapes))
-            for all_rr in (False, True):
+            for all_rr in (False, True) if whole else (False,):
                 runs = [scored(pool, work, settings, all_rr) for work, settings in trainings]
                 told = f"{peaks}, {escapes}{', RR expert of all' if all_rr else ''}"
                 rows.append((told, *(mean_sd([run[of] for run in runs], 2) for of in FIGURES)))

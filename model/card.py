@@ -94,10 +94,12 @@ def card(about: dict[str, Any]) -> str:
         ),
         rows,
     )
-    if found.get("persons_by_line"):
+    if "persons_by_line" in found:
         text.append(
             "Age and sex are told by a line on the model's answer that the other folds chose; where they found it to "
             "know nothing, that is the constant.\n"
+            if found["persons_by_line"]
+            else "One fold: these are scored without the line that was chosen on them and is in the weights.\n"
         )
     better = [
         f"{what} of {name}" for name, p in found["age_sex"].items() for what in ("age", "sex")

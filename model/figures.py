@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import expit, logit
 
 from model import form_votes
-from model.calibration import ABSTAIN, Line, by_recording, cooled, ece, fitted_line, temperature
+from model.calibration import ABSTAIN, by_recording, cooled, ece, temperature
 from model.ecg_moe import EcgMoe
 from model.examples import PACED
 from model.labels import ARRHYTHMIAS, BEATS, RHYTHMS
+from model.persons import person_figures, persons_by_line
 from model.pool import Pool
 from model.rr_statistics import rr_statistics
 from model.segments import HOP_TICKS, Float, Int
@@ -93,7 +93,7 @@ def figures(results: list[FoldResult], pool: Pool) -> Figures:
     if "cinc2017" in sources:
         found["cinc2017"] = challenge_figures(pool, records, hops, windows["arrhythmia"])
     found["rr"] = rr_figures(pool, hops, windows["rr_ms"], windows["detector_rr_ms"])
-    found["age_sex"] = person_figures(pool, records, hops, windows | _persons_by_lines(results, pool))
+    found["age_sex"] = person_figures(pool, records, hops, windows | persons_by_line(results, pool))
     found["persons_by_line"] = len(results) > 1
     found["potassium"] = potassium_figures(pool, records, hops, windows["potassium"])
     found["segments"] = segment_figures(results)
@@ -245,36 +245,6 @@ def temperatures(results: list[FoldResult], pool: Pool) -> dict[str, float]:
     return out
 
 
-def person_lines(results: list[FoldResult], pool: Pool) -> dict[str, Line]:
-    """Lines of `age`, years, and of `male`, log-odds, from answers to patients that the models did not see: where an
-    answer is worth nothing it becomes the constant."""
-    lines = {}
-    for task in ("age", "male"):
-        of = np.concatenate([pool.of_hop[r.hops] for r in results])
-        true = getattr(pool, task)[of].astype(np.float64)
-        known = np.isfinite(true)
-        if known.any():
-            said = np.concatenate([_person_answer(r, task) for r in results])[known]
-            lines[task] = fitted_line(said, true[known], by_recording(of[known]), odds=task == "male")
-    return lines
-
-
-def _person_answer(result: FoldResult, task: str) -> npt.NDArray[np.float64]:
-    said = result.windows[task].astype(np.float64)
-    return logit(said.clip(1e-6, 1 - 1e-6)) if task == "male" else said
-
-
-def _persons_by_lines(results: list[FoldResult], pool: Pool) -> dict[str, Float]:
-    """Age and probability of male of all windows, of each fold by the lines of the others; of one fold as they are."""
-    told: dict[str, list[Float]] = {"age": [], "male": []}
-    for one in results:
-        lines = person_lines([r for r in results if r is not one], pool) if len(results) > 1 else {}
-        for task, parts in told.items():
-            said = lines.get(task, Line())(_person_answer(one, task))
-            parts.append((expit(said) if task == "male" else said).astype(np.float32))
-    return {task: np.concatenate(parts) for task, parts in told.items()}
-
-
 def calibration_figures(results: list[FoldResult], pool: Pool) -> Figures:
     """ECE in percent before and after a temperature that the other folds chose; how often a rhythm is sure enough to
     be told (ABSTAIN) and right."""
@@ -351,34 +321,6 @@ def rr_figures(pool: Pool, hops: Int, rr_ms: Float, detector: Float) -> Figures:
     }  # fmt: skip
 
 
-def person_figures(pool: Pool, records: Int, hops: Int, windows: dict[str, Float]) -> Figures:
-    """Age and sex by patient (mean of all windows), beside the constant."""
-    found: Figures = {}
-    of = pool.of_hop[hops]
-    for source in ("ludb", "mitdb"):
-        ages, guesses, sexes, called = [], [], [], []
-        for patient in sorted(set(pool.patient[records][pool.source[records] == source])):
-            mine = (pool.patient[of] == patient) & (pool.source[of] == source)
-            r = records[(pool.patient[records] == patient) & (pool.source[records] == source)][0]
-            if mine.any() and np.isfinite(pool.age[r]):
-                ages.append(float(pool.age[r]))
-                guesses.append(float(windows["age"][mine].mean()))
-            if mine.any() and np.isfinite(pool.male[r]):
-                sexes.append(bool(pool.male[r]))
-                called.append(bool(windows["male"][mine].mean() > 0.5))
-        if ages and sexes:
-            a, s = np.array(ages), np.array(sexes)
-            found[source] = {
-                "patients": len(ages), "age_mae": _round(float(np.abs(a - np.array(guesses)).mean())),
-                "constant_age_mae": _round(float(np.abs(a - np.median(a)).mean())),
-                "age_gain_ci": _interval(np.abs(a - np.median(a)) - np.abs(a - np.array(guesses))),
-                "sex_gain_ci": _interval(100.0 * ((s == np.array(called)) * 1.0 - (s == (s.mean() > 0.5)))),
-                "sex_accuracy": _round(100 * float((s == np.array(called)).mean())),
-                "majority_accuracy": _round(100 * max(float(s.mean()), 1 - float(s.mean()))),
-            }  # fmt: skip
-    return found
-
-
 def potassium_figures(pool: Pool, records: Int, hops: Int, abnormal: Float) -> Figures:
     """Potassium abnormal by patient (mean of all windows) and source: area under the ROC curve, and at 0.5 accuracy and
     F1 beside the majority's."""
@@ -397,13 +339,6 @@ def potassium_figures(pool: Pool, records: Int, hops: Int, abnormal: Float) -> F
             "majority_f1": _round(200 * float(truth.sum()) / float(truth.sum() + truth.size)),
         }  # fmt: skip
     return found
-
-
-def _interval(values: npt.NDArray[np.floating]) -> list[float]:
-    """95 % interval of the mean over patients, by 2000 bootstrap samples."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, values.size, (2000, values.size))].mean(1)
-    return [round(float(q), 2) for q in np.quantile(means, [0.025, 0.975])]
 
 
 def _two_by_two(truth: npt.NDArray[np.bool_], call: npt.NDArray[np.bool_]) -> Figures:

@@ -63,7 +63,9 @@ def under_noise(work: Path, snr_db: float | None, sources: Sequence[str], settin
         names = np.unique(list(datasets.patients("cinc2017").values()))
         place = dict(zip(names, spread(names, folds, seed), strict=True))
         fold[thinned] = [place[p] for p in pool.patient[thinned]]
-    results = [FoldResult.of(fold_model(work, k), pool, np.flatnonzero(fold == k), "cpu") for k in range(scored)]
+    results = [
+        FoldResult.of(fold_model(work, k, settings), pool, np.flatnonzero(fold == k), "cpu") for k in range(scored)
+    ]
     return figures(results, pool)
 
 

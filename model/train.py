@@ -9,9 +9,9 @@
    learns N or S, V, F, Q from detected beats.
 4. windows: on tokens computed once, the rhythm path, the fusion and its adapters learn the window tasks.
 
-One model learns from everything and is written; then each of four patient-wise folds is left out, from the first phase
-on, and scored, and the figures and the model card are written beside the weights. An interrupted run goes on from its
-last checkpoint in `--work`.
+One model learns from everything and is written; then each of four patient-wise folds (`--folds`) is left out, from the
+first phase on, and scored, and the figures and the model card are written beside the weights. An interrupted run goes
+on from its last checkpoint in `--work`.
 """
 
 import argparse
@@ -31,10 +31,11 @@ from model import judge
 from model.calibration import Line
 from model.card import card
 from model.course import NO_EXTRA, Course, Extra, Settings
-from model.datasets import POTASSIUM_LEVELS, DatasetError, folder_of
+from model.datasets import POTASSIUM_LEVELS, DatasetError, find, folder_of
 from model.ecg_moe import AGE_MEAN, AGE_SD, WINDOW_TASKS, EcgMoe
 from model.examples import SIMULATED_POTASSIUM, flat_lines, load
-from model.figures import FoldResult, figures, person_lines, temperatures
+from model.figures import FoldResult, figures, temperatures
+from model.persons import person_lines
 from model.pool import Pool, join
 from model.segments import Int
 from model.work import POOL, RECIPE, WorkError, claim, finished, kept_pool
@@ -55,7 +56,7 @@ def train(
 
     Raises model.datasets.DatasetError where a database is not found, WorkError where `work` holds something else.
     """
-    require(settings)
+    require(settings, cut=fresh or not (work / POOL).is_file())
     claim(work, settings, fresh)
     pool, extra = _pool(settings, work, simulate), Extra.load(settings)
     fold = pool.folds(settings.folds, settings.seed)
@@ -98,10 +99,11 @@ def calibrate(model: EcgMoe, found: dict[str, float], lines: dict[str, Line]) ->
 # The parts of a run
 
 
-def require(settings: Settings) -> None:
-    """Look for every database before anything is begun. Raises model.datasets.DatasetError."""
-    for source, _ in settings.sources:
-        folder_of(source)
+def require(settings: Settings, cut: bool = True) -> None:
+    """Look for every database before anything is begun: those that examples are `cut` from, those of RR sequences and
+    noise. Raises model.datasets.DatasetError."""
+    for source, _ in settings.sources if cut else ():
+        folder_of(source) if Path(source).name == FURTHER else find(source)
     for source in () if settings.sequences == 0 else ("vitaldb-rhythm", "nstdb"):
         folder_of(source)
 
@@ -129,10 +131,8 @@ def _train_one(
     """All phases on these records."""
     torch.manual_seed(settings.seed)
     model = EcgMoe().to(device)
-    done = finished(work, name)
-    if done.is_file() and (saved := torch.load(done, weights_only=True))["done"] == settings.windows:
-        model.load_state_dict(saved["model"])
-        return model.eval()
+    if (trained := finished(work, name, settings.windows)) is not None:
+        return trained.to(device)
     course = Course(model, pool, records, settings, work, name, extra, device)
     for phase in (course.views, course.band, course.rr, course.beats, course.windows):
         phase()

@@ -38,40 +38,57 @@ def claim(work: Path, settings: Settings, fresh: bool = False) -> None:
     elif told and told != json.loads(json.dumps(mine)):
         raise WorkError(
             f"{work}: holds another training, of {told['recipe']} or with other settings; name another folder with "
-            "--work, or have `train --fresh` delete it and begin anew"
+            "--work, or delete what is in this one (train: --fresh)"
         )
     elif not told and work.exists() and not (work.is_dir() and not any(work.iterdir())):
         raise WorkError(f"{work}: is or holds what no training has written; name an empty folder, or a new one")
     work.mkdir(parents=True, exist_ok=True)
-    (work / STAMP).write_text(json.dumps(mine))
+    part = work / f"{STAMP}.part"
+    part.write_text(json.dumps(mine))
+    part.rename(work / STAMP)
 
 
 def settings_of(work: Path) -> Settings:
-    """Those that the finished training in `work` was run with, all folds scored. Raises WorkError where there is none,
-    or one of another recipe, or one that cannot be read."""
+    """Those that the finished training in `work` was run with, all folds scored. The models of the folds are looked
+    into, so that a damaged one is named before any work is done.
+
+    Raises WorkError where there is none, or one of another recipe, or one that cannot be read."""
     told = _told(work)
-    have = f"one of {told.get('recipe', 'an older recipe')}" if told else "none"
+    have = f"one of {told['recipe']}" if told else "none"
     if told.get("recipe") == RECIPE:
         try:
             sources = tuple((name, limit) for name, limit in told["settings"]["sources"])
             settings = Settings(**told["settings"] | {"sources": sources, "scored": told["settings"]["folds"]})
+            folds = range(settings.folds)
         except (KeyError, TypeError, ValueError):
             raise WorkError(f"{work / STAMP}: not the settings of a training; train with another --work") from None
-        if all(finished(work, f"fold{k}").is_file() for k in range(settings.folds)):
-            for k in range(settings.folds):
-                fold_model(work, k)
+        if all(finished(work, f"fold{k}", settings.windows) is not None for k in folds):
             return settings
         have = "one that is not through with its folds"
     raise WorkError(f"{work}: wants a finished training of {RECIPE}, there is {have}; train with --work {work}")
 
 
-def fold_model(work: Path, fold: int | None) -> EcgMoe:
+def fold_model(work: Path, fold: int | None, settings: Settings) -> EcgMoe:
     """The model that was trained without a fold, with None the one of all. Raises WorkError where it is not there."""
-    model, path = EcgMoe(), finished(work, "all" if fold is None else f"fold{fold}")
+    name = "all" if fold is None else f"fold{fold}"
+    model = finished(work, name, settings.windows)
+    if model is None:
+        raise WorkError(f"{work}: no model {name} is through with its training; run it with --work {work} to its end")
+    return model
+
+
+def finished(work: Path, name: str, steps: int) -> EcgMoe | None:
+    """A model of a fold or of `all` that is through with the `steps` of the last phase, in evaluation mode; None where
+    it is not yet. Raises WorkError where the file is damaged."""
+    path = work / f"{name}-windows.pt"
     try:
-        model.load_state_dict(torch.load(path, weights_only=True)["model"])
+        saved = torch.load(path, weights_only=True)
+        if saved["done"] < steps:
+            return None
+        model = EcgMoe()
+        model.load_state_dict(saved["model"])
     except FileNotFoundError:
-        raise WorkError(f"{path}: is not there; run the training with --work {work} to its end") from None
+        return None
     except (OSError, EOFError, KeyError, TypeError, RuntimeError, UnpicklingError):
         raise WorkError(f"{path}: damaged; delete it, and train with --work {work} again") from None
     return model.eval()
@@ -83,11 +100,6 @@ def settings_or_exit(work: Path, parser: argparse.ArgumentParser) -> Settings:
         return settings_of(work)
     except WorkError as error:
         parser.error(str(error))
-
-
-def finished(work: Path, name: str) -> Path:
-    """The file of a model that is through with all phases: of a fold, or `all`."""
-    return work / f"{name}-windows.pt"
 
 
 def kept_pool(work: Path) -> Pool:

@@ -21,6 +21,7 @@ from model.rails import Rails
 from model.resample import ModelRate, Resampler
 from model.rows import ALL, Rows
 from model.segments import (
+    HOP_SAMPLES,
     BeatCutter,
     CompleteBeats,
     HopCutter,
@@ -185,11 +186,12 @@ class Analysis(Rows):
         ready = hops.end + SIGNAL_DELAY
         last = np.minimum(hops.end, self.head[hops.row])  # at the end of the signal, a hop ends a tick after it
         lead = choose_leads(self._quality_at(hops.row, last))
-        hop_wave, hop_mask = cut_hops(self._ring.x, hops.row, lead, hop_start(hops.end) % RING_SAMPLES)
-        vf_index = self._vf_index_at(hops.row, last)
-        # Where all are of quality 0 the lead chosen may be off beside a flat one, which is an asystole: the VF index
-        # knows of any that was there.
-        leads_on = hop_mask.any(axis=1) | np.isfinite(vf_index)
+        start = hop_start(hops.end) % RING_SAMPLES
+        hop_wave, hop_mask = cut_hops(self._ring.x, hops.row, lead, start)
+        # Where all are of quality 0 the lead chosen may be off beside a flat one, which is an asystole.
+        leads_on: npt.NDArray[np.bool_] = hop_mask.max(axis=1) > 0
+        dark = np.flatnonzero(~leads_on)
+        leads_on[dark] = self._any_lead(hops.row[dark], start[dark])
         return Findings(
             beats,
             quality,
@@ -204,7 +206,7 @@ class Analysis(Rows):
             ready,
             hop_wave,
             hop_mask,
-            vf_index,
+            self._vf_index_at(hops.row, last),
             leads_on,
             self._urgent(hops.row),
             self._urgent(complete.row),
@@ -213,6 +215,12 @@ class Analysis(Rows):
     def _quality_at(self, rows: Ints, ticks: Ints) -> Floats:
         """Quality (k, n_leads) of the leads by the last report at or before each tick."""
         return self._lead_quality[rows, ticks // TICKS_PER_S % REPORTS]
+
+    def _any_lead(self, rows: Ints, start: Ints) -> npt.NDArray[np.bool_]:
+        """Whether any lead of each row (k,) has a sample in the hop that starts there."""
+        at = (start[:, None] + np.arange(HOP_SAMPLES)) % RING_SAMPLES
+        found: npt.NDArray[np.bool_] = np.isfinite(self._ring.x[rows[:, None], :, at]).any(axis=(1, 2))
+        return found
 
     def _vf_index_at(self, rows: Ints, ticks: Ints) -> Floats:
         """VF index (k,) by the last report at or before each tick."""

@@ -224,9 +224,8 @@ class Judging(Rows):
         queues = self._queues[rows]
         queued = {
             item_id: [
-                where, item.kind, item.row, item.at, item.ready, item.urgent, item.features, item.form,
-                item.vf_index, item.leads_on, msgspec.structs.asdict(item.stamps), item.answer, item.batched_ns,
-                item.judged_ns,
+                where, msgspec.structs.asdict(item.stamps), item.kind, item.row, item.at, item.ready, item.urgent,
+                item.features, item.form, item.vf_index, item.leads_on, item.answer, item.batched_ns, item.judged_ns,
             ]
             for row in queues
             for where, part in enumerate((row.staging, row.applying))
@@ -248,21 +247,8 @@ class Judging(Rows):
     def load_state_dict(self, state: dict[str, Any], rows: slice = ALL) -> None:
         """Go on from a `state_dict` of these rows; what waited is to be sent again."""
         self._next_id = max(self._next_id, state["next_id"])
-        for item_id, (
-            where,
-            kind,
-            row,
-            at,
-            ready,
-            urgent,
-            features,
-            form,
-            vf_index,
-            leads_on,
-            stamps,
-            *answered,
-        ) in state["items"].items():
-            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), features, form, vf_index, leads_on, *answered)
+        for item_id, (where, stamps, kind, row, at, ready, urgent, *rest) in state["items"].items():
+            item = Item(kind, row, at, ready, urgent, Stamps(**stamps), *rest)
             self._items[item_id] = item
             queue = self._queues[row]
             (queue.staging, queue.applying)[where].append((item_id, item))

@@ -6,8 +6,8 @@
     RECORDINGS=... python -m tests.benchmarks.ablation --full --variant full --variant no-views
 
 One budget for all rows, one patient-wise split: fold 0 is left out of every phase, the pre-training too. The budget is
-`REDUCED`, with two to four tenths of the steps and one of three folds, or that of the shipped weights (`--full`: one of
-four).
+`REDUCED`, with four tenths of the band stem's steps, a fifth of those of windows and RR, and one of three folds, or
+that of the shipped weights (`--full`: one of four).
 Beats are those of our own online detector, scored on DS1's records of that fold. The encoders (views and band stem) are
 trained once per seed, frozen and shared; so is the whole model's morphology path where a row changes none of it. What
 is done is kept in the JSON and not done again.

@@ -24,8 +24,9 @@ import numpy.typing as npt
 import torch
 
 from model.ecg_moe import EcgMoe, example_inputs
-from model.figures import FoldResult, challenge_figures, person_figures, potassium_figures, rr_figures
+from model.figures import FoldResult, challenge_figures, potassium_figures, rr_figures
 from model.judge import Judge, traced
+from model.persons import person_figures
 from model.pool import Pool
 from model.segments import Int
 from model.work import RECIPE, WorkError, fold_model, kept_pool, settings_or_exit
@@ -157,13 +158,14 @@ def main() -> None:
         taught = np.flatnonzero((fold != 0) & (pool.source != "potassium-unseen"))
         left = np.flatnonzero(fold == 0)
         hops = np.flatnonzero(np.isin(pool.of_hop, left))
-        model = fold_model(given.work, 0)
+        model = fold_model(given.work, 0, settings)
         result = FoldResult.of(model, pool, left, "cpu")
         found["ECG-MoE"] = {"worth": worth(pool, left, result.hops, result.windows)}
         for name, net in nets.items():
             if name.startswith("five"):
                 continue  # its nets are the shared one's size, each with one task
-            kept = given.work / f"baseline {name}, seed {given.seed}, {given.steps} steps, beside {RECIPE}.pt"
+            taught_as = f"{given.steps} steps, beside {RECIPE}-seed{settings.seed} of {settings.folds} folds"
+            kept = given.work / f"baseline {name}, seed {given.seed}, {taught_as}.pt"
             if kept.is_file():
                 net.load_state_dict(torch.load(kept, weights_only=True))
             elif given.kept:

@@ -6,7 +6,7 @@ The models of the folds of finished trainings on the records of mitdb that they 
 our detector, online, and with those of the reference in their place. VEB and SVEB as in the card; e, j and n (escape
 beats) are N under the map of the literature, S under bxb's.
 
-A fold's RR expert has learnt without a quarter of the patients of vitaldb-rhythm, as nothing of them may be in what is
+A fold's RR expert has learnt without a fold of the patients of vitaldb-rhythm, as nothing of them may be in what is
 scored on their rhythm. None of the beats scored here is theirs, so the rows `RR expert of all` take the one that
 learnt from all of them, and from none of mitdb, as the shipped one has. They want the model of all of each training.
 """
@@ -42,12 +42,12 @@ def cut(told: bool, classes: Callable[[str], str | None]) -> Pool:
 
 def scored(pool: Pool, work: Path, settings: Settings, all_rr: bool) -> dict[tuple[str, str], float]:
     """Figures of a training's folds, each on its own records; `all_rr`: with the RR expert of all its patients."""
-    rr = fold_model(work, None).morphology.rr
+    rr = fold_model(work, None, settings).morphology.rr if all_rr else None
     fold = pool.folds(settings.folds, settings.seed)
     results = []
     for k in range(settings.folds):
-        model = fold_model(work, k)
-        if all_rr:
+        model = fold_model(work, k, settings)
+        if rr is not None:
             model.morphology.rr = rr
         results.append(FoldResult.of(model, pool, np.flatnonzero(fold == k), "cpu"))
     records = np.concatenate([result.records for result in results])
@@ -63,7 +63,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     trainings = [(work, settings_or_exit(work, parser)) for work in given.work]
-    whole = all(finished(work, "all").is_file() for work in given.work)
+    whole = all(finished(work, "all", settings.windows) is not None for work, settings in trainings)
+    if not whole:
+        print("no model of all patients of each training: no rows of its RR expert\n")
     rows = []
     for peaks in ("ours", "reference"):
         for escapes in ("literature", "bxb"):

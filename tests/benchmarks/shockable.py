@@ -34,7 +34,7 @@ def by_model(settings: Settings, pool: Pool, work: Path) -> dict[str, npt.NDArra
     here = np.isin(pool.source, ("vfdb", "mitdb", "cudb"))
     parts = []
     for k in range(settings.folds):
-        result = FoldResult.of(fold_model(work, k), pool, np.flatnonzero(here & (fold == k)), "cpu")
+        result = FoldResult.of(fold_model(work, k, settings), pool, np.flatnonzero(here & (fold == k)), "cpu")
         known = pool.shockable[result.hops] >= 0
         said, vt = result.windows["shockable"][known], result.windows["rhythm"][known, RHYTHMS.index("VT")]
         parts.append((result.hops[known], said, vt))

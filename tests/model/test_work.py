@@ -14,10 +14,10 @@ from model.ecg_moe import EcgMoe
 SMALL = replace(Settings(), folds=2, scored=1)
 
 
-def _finished(folder: Path) -> None:
+def _finished(folder: Path, done: int = SMALL.windows) -> None:
     work.claim(folder, SMALL)
     for k in range(SMALL.folds):
-        torch.save({"model": EcgMoe().state_dict()}, work.finished(folder, f"fold{k}"))
+        torch.save({"model": EcgMoe().state_dict(), "done": done}, folder / f"fold{k}-windows.pt")
 
 
 def test_another_seed_or_recipe_does_not_touch_what_a_training_left(
@@ -66,6 +66,9 @@ def test_only_a_finished_training_of_this_recipe_is_scored(tmp_path: Path, monke
     work.claim(tmp_path, SMALL)
     with pytest.raises(work.WorkError, match="not through with its folds"):
         work.settings_of(tmp_path)
+    _finished(tmp_path, SMALL.windows - 1)
+    with pytest.raises(work.WorkError, match="not through with its folds"):
+        work.settings_of(tmp_path)
     _finished(tmp_path)
     assert work.settings_of(tmp_path) == replace(SMALL, scored=SMALL.folds)
     monkeypatch.setattr(work, "RECIPE", "next")
@@ -77,8 +80,8 @@ def test_only_a_finished_training_of_this_recipe_is_scored(tmp_path: Path, monke
 def test_a_damaged_or_missing_model_is_named(tmp_path: Path, damage: bytes | None) -> None:
     _finished(tmp_path)
     if damage is None:
-        with pytest.raises(work.WorkError, match=r"all-windows.pt: is not there"):
-            work.fold_model(tmp_path, None)
+        with pytest.raises(work.WorkError, match="no model all is through with its training"):
+            work.fold_model(tmp_path, None, SMALL)
         return
     (tmp_path / "fold1-windows.pt").write_bytes(damage)
     with pytest.raises(work.WorkError, match=r"fold1-windows.pt: damaged; delete it"):

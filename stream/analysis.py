@@ -219,7 +219,7 @@ class Analysis(Rows):
     def _any_lead(self, rows: Ints, start: Ints) -> npt.NDArray[np.bool_]:
         """Whether any lead of each row (k,) has a sample in the hop that starts there."""
         at = (start[:, None] + np.arange(HOP_SAMPLES)) % RING_SAMPLES
-        found: npt.NDArray[np.bool_] = np.isfinite(self._ring.x[rows[:, None], :, at]).any(axis=(1, 2))
+        found: npt.NDArray[np.bool_] = np.isfinite(self._ring.x[rows[:, None], :, at]).max(axis=(1, 2), initial=False)
         return found
 
     def _vf_index_at(self, rows: Ints, ticks: Ints) -> Floats:

@@ -152,6 +152,8 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(
         (["--threads", "0"], "--threads: 0; give 1 to 256"),
         (["--device", "tpu9"], "--device: tpu9 cannot be used here"),
         (["--scored", "9"], "--scored: 9; give 1 to 4"),
+        (["--folds", "1"], "--folds: 1; give 2 to 20"),
+        (["--folds", "5", "--scored", "6"], "--scored: 6; give 1 to 5"),
         (["--source", "ptb"], "--source: ptb; give the folder of mimic-iv-ecg"),
     ],
 )

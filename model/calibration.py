@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from model.segments import Int
 
@@ -81,7 +81,7 @@ def fitted_line(answer: Numbers, true: Numbers, weight: Weights, odds: bool = Fa
         wrong = share * (expit(z) - true)
         return float(share @ (np.logaddexp(0, z) - true * z)), np.array([wrong.sum(), wrong @ scaled])
 
-    first = float(np.log(np.clip(start, 1e-3, 1 - 1e-3) / np.clip(1 - start, 1e-3, 1 - 1e-3)))
+    first = logit(np.clip(start, 1e-3, 1 - 1e-3))
     found = minimize(loss, [first, 0.0], jac=True, method="L-BFGS-B", bounds=[(-3.0, 3.0), (0.0, unit)]).x
     slope = float(found[1]) / unit
     return Line(float(found[0]) - slope * mean, slope)

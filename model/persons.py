@@ -67,12 +67,12 @@ def person_figures(pool: Pool, records: Int, hops: Int, windows: dict[str, Float
         if ages and sexes:
             a, s = np.array(ages), np.array(sexes)
             found[source] = {
-                "patients": len(ages), "age_mae": _rounded(float(np.abs(a - np.array(guesses)).mean())),
-                "constant_age_mae": _rounded(float(np.abs(a - np.median(a)).mean())),
+                "patients": len(ages), "age_mae": round(float(np.abs(a - np.array(guesses)).mean()), 2),
+                "constant_age_mae": round(float(np.abs(a - np.median(a)).mean()), 2),
                 "age_gain_ci": _interval(np.abs(a - np.median(a)) - np.abs(a - np.array(guesses))),
                 "sex_gain_ci": _interval(100.0 * ((s == np.array(called)) * 1.0 - (s == (s.mean() > 0.5)))),
-                "sex_accuracy": _rounded(100 * float((s == np.array(called)).mean())),
-                "majority_accuracy": _rounded(100 * max(float(s.mean()), 1 - float(s.mean()))),
+                "sex_accuracy": round(100 * float((s == np.array(called)).mean()), 2),
+                "majority_accuracy": round(100 * max(float(s.mean()), 1 - float(s.mean())), 2),
             }  # fmt: skip
     return found
 
@@ -82,7 +82,3 @@ def _interval(values: npt.NDArray[np.floating]) -> list[float]:
     rng = np.random.default_rng(0)
     means = values[rng.integers(0, values.size, (2000, values.size))].mean(1)
     return [round(float(q), 2) for q in np.quantile(means, [0.025, 0.975])]
-
-
-def _rounded(value: float) -> float:
-    return round(value, 2)

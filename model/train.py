@@ -56,7 +56,7 @@ def train(
 
     Raises model.datasets.DatasetError where a database is not found, WorkError where `work` holds something else.
     """
-    require(settings, cut=fresh or not (work / POOL).is_file())
+    require(settings, work, fresh)
     claim(work, settings, fresh)
     pool, extra = _pool(settings, work, simulate), Extra.load(settings)
     fold = pool.folds(settings.folds, settings.seed)
@@ -99,10 +99,10 @@ def calibrate(model: EcgMoe, found: dict[str, float], lines: dict[str, Line]) ->
 # The parts of a run
 
 
-def require(settings: Settings, cut: bool = True) -> None:
-    """Look for every database before anything is begun: those that examples are `cut` from, those of RR sequences and
-    noise. Raises model.datasets.DatasetError."""
-    for source, _ in settings.sources if cut else ():
+def require(settings: Settings, work: Path, fresh: bool = False) -> None:
+    """Look for every database before anything is begun: those of RR sequences and noise, and those that examples are
+    cut from where `work` has none yet, or is to begin anew. Raises model.datasets.DatasetError."""
+    for source, _ in settings.sources if fresh or not (work / POOL).is_file() else ():
         folder_of(source) if Path(source).name == FURTHER else find(source)
     for source in () if settings.sequences == 0 else ("vitaldb-rhythm", "nstdb"):
         folder_of(source)
@@ -118,7 +118,7 @@ def _pool(settings: Settings, work: Path, simulate: Callable[[Path], None] | Non
         if simulate and not all((simulated / name / POTASSIUM_LEVELS).is_file() for name in SIMULATED_POTASSIUM):
             simulate(simulated)
         for name in SIMULATED_POTASSIUM if settings.potassium else ():
-            cuts += list(tqdm(load(str(Path(settings.potassium) / name)), desc=f"cut {name}", unit="record"))
+            cuts += list(tqdm(load(str(simulated / name)), desc=f"cut {name}", unit="record"))
         cuts += list(flat_lines(cuts, settings.flat, np.random.default_rng(settings.seed)))
         join(cuts).save(path.with_suffix(".part.npz"))
         path.with_suffix(".part.npz").rename(path)
@@ -129,10 +129,10 @@ def _train_one(
     pool: Pool, records: Int, settings: Settings, work: Path, name: str, device: str, extra: Extra = NO_EXTRA
 ) -> EcgMoe:
     """All phases on these records."""
-    torch.manual_seed(settings.seed)
-    model = EcgMoe().to(device)
     if (trained := finished(work, name, settings.windows)) is not None:
         return trained.to(device)
+    torch.manual_seed(settings.seed)
+    model = EcgMoe().to(device)
     course = Course(model, pool, records, settings, work, name, extra, device)
     for phase in (course.views, course.band, course.rr, course.beats, course.windows):
         phase()

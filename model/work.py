@@ -102,6 +102,15 @@ def settings_or_exit(work: Path, parser: argparse.ArgumentParser) -> Settings:
         parser.error(str(error))
 
 
+def training_or_exit(work: Path, parser: argparse.ArgumentParser) -> tuple[Settings, Pool]:
+    """`settings_or_exit`, and the examples of that training."""
+    settings = settings_or_exit(work, parser)
+    try:
+        return settings, kept_pool(work)
+    except WorkError as error:
+        parser.error(str(error))
+
+
 def kept_pool(work: Path) -> Pool:
     """The examples that were cut for a training. Raises WorkError where they cannot be read."""
     path = work / POOL

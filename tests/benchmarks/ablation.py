@@ -64,7 +64,7 @@ class Lab:
     """What all rows share: examples, split, encoders and the whole model's morphology path of a seed."""
 
     def __init__(self, work: Path, budget: Settings) -> None:
-        trainer.require(budget)
+        trainer.require(budget, work)
         claim(work, budget)
         self.work, self.budget, self.pool = work, budget, trainer._pool(budget, work)
         fold = self.pool.folds(budget.folds, budget.seed)

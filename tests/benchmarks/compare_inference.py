@@ -29,7 +29,7 @@ from model.judge import Judge, traced
 from model.persons import person_figures
 from model.pool import Pool
 from model.segments import Int
-from model.work import RECIPE, WorkError, fold_model, kept_pool, settings_or_exit
+from model.work import RECIPE, fold_model, training_or_exit
 from stream.process import steady_heap
 from tests.benchmarks import baselines
 
@@ -149,11 +149,7 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {name: {} for name in nets}
     model = EcgMoe()
     if not given.untrained:
-        settings = settings_or_exit(given.work, parser)
-        try:
-            pool = kept_pool(given.work)
-        except WorkError as error:
-            parser.error(str(error))
+        settings, pool = training_or_exit(given.work, parser)
         fold = pool.folds(settings.folds, settings.seed)
         taught = np.flatnonzero((fold != 0) & (pool.source != "potassium-unseen"))
         left = np.flatnonzero(fold == 0)

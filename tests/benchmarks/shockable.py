@@ -22,7 +22,7 @@ from model.figures import FoldResult
 from model.labels import RHYTHMS
 from model.pool import Pool
 from model.vf import shockable
-from model.work import WorkError, fold_model, kept_pool, settings_or_exit
+from model.work import fold_model, training_or_exit
 from tests.benchmarks import fit_vf
 
 Floats = npt.NDArray[np.float64]
@@ -73,11 +73,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="keeps the features of the VF index between runs, as of fit_vf")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    settings = settings_or_exit(given.work, parser)
-    try:
-        pool = kept_pool(given.work)
-    except WorkError as error:
-        parser.error(str(error))
+    settings, pool = training_or_exit(given.work, parser)
     found = by_model(settings, pool, given.work)
     hop = found["hop"]
     found["index"] = by_index(pool, hop, given.seed, given.cache)

@@ -28,7 +28,17 @@ from model.work import claim
 from tests.benchmarks import baselines
 
 SMALL = replace(
-    trainer.Settings(), folds=2, scored=1, views=6, band=6, beats=30, windows=6, batch=32, sequences=0, rr=60
+    trainer.Settings(),
+    sources=(),
+    folds=2,
+    scored=1,
+    views=6,
+    band=6,
+    beats=30,
+    windows=6,
+    batch=32,
+    sequences=0,
+    rr=60,
 )
 
 

@@ -23,7 +23,7 @@ from model.examples import Spoil, load, recorded_noise
 from model.figures import Figures, FoldResult, figures
 from model.pool import join, spread
 from model.segments import MODEL_HZ, Float
-from model.work import fold_model, settings_or_exit
+from model.work import fold_model, settings_or_exit, written
 
 SOURCES: dict[str, int | None] = {"mitdb": None, "vfdb": None, "cinc2017": 600}  # and how many records
 SNRS_DB = (None, 12.0, 6.0, 0.0)
@@ -89,15 +89,13 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/train"), help="work folder of model.train")
     parser.add_argument("--scored", type=int, help="how many folds (default all)")
     parser.add_argument("--source", action="append", choices=SOURCES, help="all of them where not given")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--json", type=written, help="write all figures there")
     given = parser.parse_args()
     torch.set_num_threads(1)
     settings = settings_or_exit(given.work, parser)
     scored = settings.folds if given.scored is None else given.scored
     if not 1 <= scored <= settings.folds:
         parser.error(f"--scored: {scored}; give 1 to {settings.folds}")
-    if given.json and not given.json.parent.is_dir():
-        parser.error(f"--json: {given.json.parent} is no folder; make it first, or name another")
     sources = given.source or list(SOURCES)
     try:
         found = {str(snr): under_noise(given.work, snr, sources, settings, scored) for snr in SNRS_DB}

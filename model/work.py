@@ -94,6 +94,14 @@ def finished(work: Path, name: str, steps: int) -> EcgMoe | None:
     return model.eval()
 
 
+def written(text: str) -> Path:
+    """An argparse type: a file to be written, refused before the work where its folder is not there."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent} is no folder; make it first, or name another")
+    return path
+
+
 def settings_or_exit(work: Path, parser: argparse.ArgumentParser) -> Settings:
     """`settings_of` for a command that scores a training: where there is none, a usage error."""
     try:

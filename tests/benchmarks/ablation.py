@@ -43,6 +43,7 @@ from model.segments import Int
 from model.sequences import Sequences
 from model.tokens import wave_and_features
 from model.work import RECIPE, WorkError, claim
+from run_pipeline import Written
 from tests.benchmarks.seeds import mean_sd
 from tests.benchmarks.variants import VARIANTS, PlainNet, Variant
 
@@ -279,8 +280,8 @@ def _rows_of(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @click.option(
     "--work", type=click.Path(path_type=Path), help="examples and checkpoints  [default: runs/ablation, ...-full]"
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="what is done  [default: in --work]")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="draw the differences here")
+@click.option("--json", "json_path", type=Written(), help="what is done  [default: in --work]")
+@click.option("--plot", "plot_path", type=Written(), help="draw the differences here")
 @click.option("--variant", "names", type=click.Choice(list(ROWS)), multiple=True, help="rows  [default: all]")
 @click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, default=(0, 1, 2))
 def main(
@@ -293,9 +294,6 @@ def main(
 ) -> None:
     torch.set_num_threads(1)
     work = work or Path("runs/ablation-full" if whole else "runs/ablation")
-    for option, path in (("--json", json_path), ("--plot", plot_path)):
-        if path is not None and not path.parent.is_dir():
-            raise click.UsageError(f"{option}: {path.parent} is no folder; make it first, or name another")
     try:
         lab = Lab(work, Settings() if whole else REDUCED)
     except (WorkError, DatasetError) as error:

@@ -29,7 +29,7 @@ from model.judge import Judge, traced
 from model.persons import person_figures
 from model.pool import Pool
 from model.segments import Int
-from model.work import RECIPE, fold_model, training_or_exit
+from model.work import RECIPE, fold_model, training_or_exit, written
 from stream.process import steady_heap
 from tests.benchmarks import baselines
 
@@ -131,15 +131,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--untrained", action="store_true", help="times alone: no training, no accuracy")
     parser.add_argument("--kept", action="store_true", help="train none: accuracy of those in --work, times of all")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=written)
     given = parser.parse_args()
     for name, value in (("steps", given.steps), ("widths", min(given.widths)), ("repeats", given.repeats)):
         if value < 1:
             parser.error(f"--{name}: {value}; give 1 or more")
     if not 0 <= given.seed < 2**31:
         parser.error(f"--seed: {given.seed}; give 0 to {2**31 - 1}")
-    if given.json and not given.json.parent.is_dir():
-        parser.error(f"--json: {given.json.parent} is no folder; make it first, or name another")
     torch.set_num_threads(1)
     steady_heap()
     torch.manual_seed(given.seed)
